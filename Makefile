@@ -88,5 +88,116 @@ $(RPC): requirements/server.txt buf.gen.google-rpc.yaml $(VENV)/.dev $(NODE)
 # --------------------------------------------------------------------------------------------------------------- run
 
 .PHONY: run serve
-run: $(VENV)/.server ## start the gateway and let the embedded model answer over gRPC (PORT=50051)
+run: $(VENV)/.server ## start the gateway; the embedded model answers over gRPC (PORT=50051)
 	@$(BIN)/trunkline-server run --port $(PORT)
+
+serve: $(VENV)/.server ## start the gateway with your configuration (CONFIG=trunkline.yaml PORT=50051)
+	@$(BIN)/trunkline-server serve --port $(PORT) $(if $(CONFIG),--config $(CONFIG))
+
+# -------------------------------------------------------------------------------------------------------------- test
+
+# `$(call needs,go,go)`: ends the recipe with one line where a toolchain is missing; an error where all must run.
+REQUIRED := $(filter-out 0 false,$(CI) $(REQUIRE_ALL))
+needs = command -v $(2) >/dev/null || { echo "skipped: $(1) ($(2) not found)"; exit $(if $(REQUIRED),1,0); };
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: test test-server test-python-client test-go test-typescript test-examples
+test: test-server test-python-client test-go test-typescript test-examples ## run all tests, offline and without a key
+
+test-server: $(VENV)/.dev ## run the server's tests (ARGS="-k cancel")
+	@$(PYTEST) tests --ignore tests/e2e $(ARGS)
+
+test-python-client: $(VENV)/.dev ## run the Python client's tests
+	@$(PYTEST) clients/python/tests $(ARGS)
+
+test-go: $(VENV)/.dev ## run the Go client's tests
+	@$(call needs,go,go) cd clients/go && go test ./...
+
+test-typescript: $(VENV)/.dev ## run the TypeScript client's tests
+	@$(call needs,typescript,node) $(MAKE) --no-print-directory $(NODE) $(RPC) && cd $(TS) && npm test --silent
+
+test-examples: $(VENV)/.dev ## run the examples of the three languages and compare what they print
+	@if command -v node >/dev/null; then $(MAKE) --no-print-directory $(NODE) $(RPC); fi
+	@$(PYTEST) tests/e2e $(ARGS)
+
+# ------------------------------------------------------------------------------------------------------------ checks
+
+PY      := $(wildcard server tests bench tools examples/python)
+GO_DIRS := $(wildcard clients/go examples/go)
+# What a change of the contract is held against: the last release, or main while there is none.
+BASE    ?= $(firstword $(shell git tag --list 'v*' --sort=-version:refname; git branch --all --format '%(refname)' --list main origin/main))
+
+.PHONY: lint lint-python lint-proto lint-go lint-typescript types format
+lint: lint-python lint-proto lint-go lint-typescript ## check style, imports and the contract
+
+lint-python: $(VENV)/.dev
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/lint-imports
+
+lint-proto: $(VENV)/.dev
+	@$(BIN)/buf lint
+	@$(BIN)/buf format --diff --exit-code
+	@if git cat-file -e "$(BASE):proto" 2>/dev/null; then $(BIN)/buf breaking --against ".git#ref=$(BASE)"; \
+	  else echo "skipped: buf breaking (no earlier contract to compare with)"; fi
+
+lint-go:
+	@$(call needs,go,go) for dir in $(GO_DIRS); do \
+	  (cd $$dir && unformatted=$$(gofmt -l .) && { test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }; } \
+	    && go vet ./...) || exit 1; done
+
+lint-typescript: $(VENV)/.dev
+	@$(call needs,typescript,node) $(MAKE) --no-print-directory $(NODE) $(RPC) && cd $(TS) && npm run --silent lint
+
+types: $(VENV)/.dev ## check the types: mypy --strict and tsc
+	@$(BIN)/mypy $(PY) clients/python/trunkline
+	@$(BIN)/mypy --cache-dir .mypy_cache/client $(wildcard clients/python/tests)
+	@$(call needs,typescript,node) $(MAKE) --no-print-directory $(NODE) $(RPC) && cd $(TS) && npm run --silent types
+
+format: $(VENV)/.dev ## rewrite to the project's style
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format --quiet
+	@$(BIN)/buf format --write
+	@if command -v gofmt >/dev/null; then gofmt -w $(GO_DIRS); fi
+	@if command -v node >/dev/null; then $(MAKE) --no-print-directory $(NODE) && cd $(TS) && npm run --silent format; fi
+
+# ---------------------------------------------------------------------------------------------------------- evidence
+
+.PHONY: fidelity bench bench-peers docs
+fidelity: $(VENV)/.dev ## replay recorded provider traffic (CORPUS=DIR, FAMILIES=a,b OUT=FILE MIN=99)
+	@test -n "$(CORPUS)" || { echo "trunkline: name the recordings: make fidelity CORPUS=DIR" >&2; exit 2; }
+	@$(BIN)/python tests/fidelity/run.py --corpus "$(CORPUS)" $(if $(FAMILIES),--families "$(FAMILIES)") \
+	  $(if $(OUT),--out "$(OUT)") $(if $(MIN),--min "$(MIN)")
+
+bench: $(VENV)/.dev ## measure the server's CPU, latency and memory against floors taken in the same run
+	@$(BIN)/python bench/run.py $(ARGS)
+
+bench-peers: $(VENV)/.dev ## as bench, with LiteLLM and Portkey behind the same upstream
+	@$(BIN)/python bench/peers.py $(ARGS)
+
+docs: $(VENV)/.dev ## rewrite the generated pages
+	@$(BIN)/python tools/docs.py
+
+# -------------------------------------------------------------------------------------------------------- housekeeping
+
+COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes \
+  --no-annotate --no-emit-index-url --custom-compile-command "make lock"
+PACKAGES := pyproject.toml clients/python/pyproject.toml --extra cli --extra pydantic --no-emit-package trunkline-client
+
+.PHONY: lock hooks clean
+lock: .venv-lock/.stamp ## take the newest versions into the locks, with hashes and without addresses
+	@$(COMPILE) $(PACKAGES) --group build -o requirements/server.txt
+	@$(COMPILE) $(PACKAGES) --group build --group dev -c requirements/server.txt -o requirements/dev.txt
+	@$(COMPILE) --group codegen -o requirements/codegen.txt
+	@$(COMPILE) --group local --no-deps -o requirements/local.txt
+	@$(COMPILE) --group lock -o requirements/lock.txt
+	@if command -v npm >/dev/null; then cd $(TS) && npm install --package-lock-only --silent && sed -i.bak '/^ *"resolved": /d' \
+	  package-lock.json && rm package-lock.json.bak; fi
+
+hooks: $(VENV)/.dev ## check style before every commit
+	@$(BIN)/pre-commit install
+
+clean: ## remove all that make made
+	@rm -rf .venv* .build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis \
+	  $(TS)/node_modules $(TS)/dist $(TS)/src/google
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
