@@ -1,0 +1,546 @@
+"""An answer while it arrives.
+
+A dialect's decoder pours what it reads into an `Assembly`, in pieces or all at once; out of it come the events of a stream
+(`events`), the whole `Completion` (`completion`), or both. Part indexes, the order of events, joining of adjacent deltas
+and the treatment of tool arguments live here, once, for all dialects.
+
+Pieces are collected in lists and joined once: appending to a protobuf string leaks (arenas do not free).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Iterable
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from trunkline.v1 import completion_pb2, completion_service_pb2, message_pb2
+
+from trunkline_server.errors import LLMConnectionError, LLMEmptyResponseError, LLMInvalidResponseError
+from trunkline_server.providers.arguments import completed, without_argument
+
+ContentPart = message_pb2.ContentPart
+StreamEvent = completion_service_pb2.StreamCompletionResponse
+FinishReason = completion_pb2.FinishReason
+
+#: Most parts, choices or citations that one answer may have: a provider that sends more is broken.
+MAX_PARTS = 20_000
+
+_KINDS_WITH_TEXT = frozenset({"text", "reasoning", "refusal", "tool_call"})
+
+
+class Part:
+    """One part of the answer, open for more. Made by `Assembly.open`."""
+
+    __slots__ = (
+        "_assembly",
+        "_choice",
+        "_encrypted",
+        "_held",
+        "_initial",
+        "_open",
+        "_signature",
+        "_texts",
+        "_transcript",
+        "buffered",
+        "citations",
+        "data",
+        "index",
+        "kind",
+        "logprobs",
+    )
+
+    def __init__(self, assembly: Assembly, choice: _Choice, index: int, initial: ContentPart, keep: bool) -> None:
+        self._assembly = assembly
+        self._choice = choice
+        self.index = index
+        self.kind: str = initial.WhichOneof("kind") or ""
+        self._initial = initial
+        self._open = True
+        self._held = ""
+        # Tool arguments are always kept: they are looked at when the part ends.
+        self._texts: list[str] | None = [] if keep or self.kind == "tool_call" else None
+        self._signature: list[str] = []
+        self._encrypted: list[str] = []
+        self._transcript: list[str] = []
+        self.citations: list[message_pb2.Citation] = []
+        self.data: list[bytes] = []
+        #: Deltas are held back until the part ends, because they will change.
+        self.buffered = self.kind == "tool_call" and bool(assembly.reasoning_argument)
+
+    def text(self, text: str) -> None:
+        """Appends to the text of the part, or to the arguments of a tool call."""
+        if not text:
+            return
+        assembly = self._assembly
+        if not assembly.spoke:
+            assembly.note_first_token()
+        if self._texts is not None:
+            self._texts.append(text)
+        if assembly.emits and not self.buffered:
+            assembly.delta(self, "text", text)
+
+    def signature(self, text: str) -> None:
+        """Appends to the part's signature."""
+        self._piece(self._signature, "signature", text)
+
+    def encrypted(self, text: str) -> None:
+        """Appends to the ciphertext of a reasoning part."""
+        self._piece(self._encrypted, "encrypted", text)
+
+    def transcript(self, text: str) -> None:
+        """Appends to the transcript of a sound."""
+        self._piece(self._transcript, "transcript", text)
+
+    def _piece(self, pieces: list[str], field: str, text: str) -> None:
+        if text:
+            pieces.append(text)
+            if self._assembly.emits:
+                self._assembly.delta(self, field, text)
+
+    def bytes(self, data: bytes) -> None:
+        """Appends to the bytes of a media part."""
+        self._assembly.note_first_token()
+        self.data.append(data)
+        if self._assembly.emits:
+            self._assembly.delta(self, "data", data)
+
+    def citation(self, citation: message_pb2.Citation) -> None:
+        """Adds a citation to a text part."""
+        if len(self.citations) >= MAX_PARTS:
+            raise LLMInvalidResponseError("the provider sent more citations than any answer has")
+        self.citations.append(citation)
+        if self._assembly.emits:
+            self._assembly.single(self, "citation", citation)
+
+    def close(self) -> None:
+        """Ends the part. Ending it twice is no error."""
+        if not self._open:
+            return
+        self._open = False
+        finished = completion_service_pb2.PartFinished(choice_index=self._choice.index, part_index=self.index)
+        if self.kind == "tool_call":
+            self._close_call(finished)
+        if self._assembly.emits:
+            self._assembly.closed(self, finished)
+
+    def _close_call(self, finished: completion_service_pb2.PartFinished) -> None:
+        arguments = clean("".join(self._texts or ()))
+        name = self._assembly.reasoning_argument
+        call = self._initial.tool_call
+        if name and not call.provider_executed:
+            arguments, reasoning = without_argument(arguments, name)
+            self._texts = [arguments]
+            if reasoning is not None:
+                call.reasoning = finished.reasoning = reasoning
+            if self._assembly.emits and arguments:
+                self._assembly.delta(self, "text", arguments)
+        copy = completed(arguments)
+        if copy is not None:
+            call.completed_arguments_json = finished.completed_arguments_json = copy
+
+    def build(self) -> ContentPart:
+        """The part as far as it has come."""
+        part = ContentPart()
+        part.CopyFrom(self._initial)
+        if self._texts:
+            text = clean("".join(self._texts))
+            if self.kind == "tool_call":
+                part.tool_call.arguments_json = text
+            elif self.kind in _KINDS_WITH_TEXT:
+                getattr(part, self.kind).text = text
+        if self._signature:
+            part.signature = clean("".join(self._signature))
+        if self._encrypted:
+            part.reasoning.encrypted = clean("".join(self._encrypted))
+        if self.citations:
+            part.text.citations.extend(self.citations)
+        if self.data or self._transcript:
+            media = getattr(part, self.kind)
+            media.data = b"".join(self.data)
+            if self._transcript:
+                media.transcript = clean("".join(self._transcript))
+        return part
+
+    def whole(self, text: str) -> str:
+        """Prefixes what was held back of the text before, and holds back half a character at its end."""
+        text = self._held + text
+        self._held = ""
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            self._held = text[-1]
+            text = text[:-1]
+        return clean(text)
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Indexes of the choice and of the part."""
+        return self._choice.index, self.index
+
+    @property
+    def is_open(self) -> bool:
+        return self._open
+
+    @property
+    def held(self) -> str:
+        return self._held
+
+
+class _Choice:
+    __slots__ = ("finish", "index", "keyed", "logprobs", "parts", "raw_finish", "stop_sequence")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.parts: list[Part] = []
+        self.keyed: dict[Hashable, Part] = {}
+        self.finish: FinishReason.ValueType | None = None
+        self.raw_finish = ""
+        self.stop_sequence: str | None = None
+        self.logprobs: list[completion_pb2.TokenLogprob] = []
+
+
+class Assembly:
+    """The answer of one attempt.
+
+    `emits`: `events` will be called, so deltas are remembered. `keep`: `completion` will be called, so text is kept.
+    """
+
+    def __init__(
+        self,
+        origin: str,
+        model: str,
+        *,
+        emits: bool = False,
+        keep: bool = True,
+        reasoning_argument: str = "",
+        include_raw: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        #: Kind of the provider, set as `origin_provider` on what only it can read.
+        self.origin = origin
+        #: Model as asked for, until the provider reports one.
+        self.model = model
+        self.response_id = ""
+        self.service_tier = ""
+        self.system_fingerprint = ""
+        self.usage: completion_pb2.Usage | None = None
+        self.emits = emits
+        self.keep = keep
+        self.include_raw = include_raw
+        self.reasoning_argument = reasoning_argument
+        #: Monotonic time of the first content; None: none came.
+        self.first_token_at: float | None = None
+        #: Has any content come?
+        self.spoke = False
+        self._clock = clock
+        self._choices: dict[int, _Choice] = {}
+        self._pending: list[list[object]] = []
+        self._parts = 0
+
+    # -- what decoders call -------------------------------------------------------------------------------------------
+
+    def open(self, choice: int, key: Hashable, part: ContentPart) -> Part:
+        """Begins a part that `key` names within its choice. A part that has the key already is ended first."""
+        owner = self._choice(choice)
+        before = owner.keyed.get(key)
+        if before is not None:
+            before.close()
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise LLMInvalidResponseError("the provider sent more parts than any answer has")
+        part.origin_provider = self.origin
+        new = Part(self, owner, len(owner.parts), part, self.keep)
+        owner.parts.append(new)
+        owner.keyed[key] = new
+        if new.kind in ("tool_call", "opaque"):
+            self.note_first_token()
+        if self.emits:
+            self._pending.append(["open", new])
+        return new
+
+    def find(self, choice: int, key: Hashable) -> Part | None:
+        """The open part with this key."""
+        owner = self._choices.get(choice)
+        part = owner.keyed.get(key) if owner is not None else None
+        return part if part is not None and part.is_open else None
+
+    def open_parts(self, choice: int) -> list[Part]:
+        """The parts of a choice that have not ended, in order."""
+        owner = self._choices.get(choice)
+        return [] if owner is None else [part for part in owner.parts if part.is_open]
+
+    def part(self, choice: int, kind: str) -> Part:
+        """The open part of this kind, for wires that do not number their parts: text, reasoning or refusal.
+
+        Another such part that is open is ended first, so that order is kept.
+        """
+        owner = self._choices.get(choice)
+        if owner is not None:
+            found = owner.keyed.get(kind)
+            if found is not None and found.is_open:
+                return found
+            for other in ("text", "reasoning", "refusal"):
+                sibling = owner.keyed.get(other)
+                if sibling is not None:
+                    sibling.close()
+        new = ContentPart()
+        getattr(new, kind).SetInParent()
+        return self.open(choice, kind, new)
+
+    def logprobs(self, choice: int, tokens: Iterable[completion_pb2.TokenLogprob], part: Part | None = None) -> None:
+        """Adds log probabilities of output tokens; in a stream they travel with the part's deltas."""
+        owner = self._choice(choice)
+        found = list(tokens)
+        if self.keep:
+            owner.logprobs.extend(found)
+        if self.emits and found:
+            carrier = part or self.part(choice, "text")
+            self._pending.append(["logprobs", carrier, *found])
+
+    def finish(
+        self, choice: int, reason: FinishReason.ValueType, raw: str = "", stop_sequence: str | None = None
+    ) -> None:
+        """The choice is complete: its open parts end too. A second call is ignored."""
+        owner = self._choice(choice)
+        if owner.finish is not None:
+            return
+        for part in owner.parts:
+            part.close()
+        owner.finish, owner.raw_finish, owner.stop_sequence = reason, clean(raw), stop_sequence
+        if self.emits:
+            self._pending.append(["finish", owner])
+
+    def touch(self, choice: int) -> None:
+        """The provider spoke of this choice: it now needs a finish reason."""
+        self._choice(choice)
+
+    def set_usage(self, usage: completion_pb2.Usage) -> None:
+        """Running totals; the last ones win."""
+        self.usage = usage
+        if self.emits:
+            self._pending.append(["usage", usage])
+
+    def raw_event(self, name: bytes, data: bytes) -> None:
+        """An event as received; passed on only if the caller asked for it."""
+        if self.emits and self.include_raw:
+            self._pending.append(["raw", name, data])
+
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    @property
+    def finished(self) -> bool:
+        """Has every choice that was spoken of its finish reason?"""
+        return bool(self._choices) and all(choice.finish is not None for choice in self._choices.values())
+
+    def finish_of(self, choice: int) -> FinishReason.ValueType | None:
+        owner = self._choices.get(choice)
+        return None if owner is None else owner.finish
+
+    def require_finished(self) -> None:
+        """Raises LLMConnectionError unless the stream told why each choice ended."""
+        if not self.finished:
+            raise LLMConnectionError("the provider's stream ended before the answer was complete")
+
+    def require_content(self) -> None:
+        """Raises LLMEmptyResponseError for a whole answer with no content and no finish reason."""
+        if not any(choice.parts or choice.finish is not None for choice in self._choices.values()):
+            raise LLMEmptyResponseError("the provider answered with no content and no finish reason")
+
+    def note_first_token(self) -> None:
+        if not self.spoke:
+            self.spoke = True
+            self.first_token_at = self._clock()
+
+    def has_tool_calls(self, choice: int) -> bool:
+        """Did the choice call a tool of the caller's?"""
+        owner = self._choices.get(choice)
+        return owner is not None and any(
+            part.kind == "tool_call" and not part._initial.tool_call.provider_executed for part in owner.parts
+        )
+
+    # -- what comes out -----------------------------------------------------------------------------------------------
+
+    def completion(self) -> completion_pb2.Completion:
+        """All that the provider said. The engine adds what the gateway knows."""
+        answer = completion_pb2.Completion(
+            model=self.model,
+            provider_response_id=self.response_id,
+            service_tier=self.service_tier,
+            system_fingerprint=self.system_fingerprint,
+        )
+        for index in sorted(self._choices):
+            source = self._choices[index]
+            choice = answer.choices.add(index=index, raw_finish_reason=source.raw_finish)
+            choice.finish_reason = source.finish or completion_pb2.FINISH_REASON_UNSPECIFIED
+            if source.stop_sequence is not None:
+                choice.stop_sequence = source.stop_sequence
+            choice.message.role = message_pb2.ROLE_ASSISTANT
+            choice.message.parts.extend(part.build() for part in source.parts)
+            choice.logprobs.extend(source.logprobs)
+        if self.usage is not None:
+            answer.usage.CopyFrom(self.usage)
+        return answer
+
+    def events(self) -> list[StreamEvent]:
+        """What has happened since the last call, adjacent deltas of one part joined. Not numbered yet."""
+        if not self._pending:
+            return []
+        pending, self._pending = self._pending, []
+        made: list[StreamEvent] = []
+        for operation in pending:
+            _EVENTS[operation[0]](self, operation, made)  # type: ignore[index]  # the first item is the operation's name
+        return made
+
+    @property
+    def has_events(self) -> bool:
+        return bool(self._pending)
+
+    # -- events, one function per operation ----------------------------------------------------------------------------
+
+    def delta(self, part: Part, field: str, piece: str | bytes) -> None:
+        """Remembers a delta; joins it to the one before if that is of the same part and field."""
+        pending = self._pending
+        if pending:
+            last = pending[-1]
+            if last[0] == field and last[1] is part:
+                last.append(piece)
+                return
+        pending.append([field, part, piece])
+
+    def single(self, part: Part, field: str, value: object) -> None:
+        self._pending.append([field, part, value])
+
+    def closed(self, part: Part, finished: completion_service_pb2.PartFinished) -> None:
+        self._pending.append(["close", part, finished])
+
+    def _choice(self, index: int) -> _Choice:
+        choice = self._choices.get(index)
+        if choice is None:
+            if not 0 <= index < MAX_PARTS:
+                raise LLMInvalidResponseError(f"the provider numbered a choice {index}")
+            choice = self._choices[index] = _Choice(index)
+        return choice
+
+
+def clean(text: str) -> str:
+    """Joins halves of characters that arrived apart; a half without its other becomes U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def _open_event(assembly: Assembly, operation: list[object], made: list[StreamEvent]) -> None:
+    part: Part = operation[1]  # type: ignore[assignment]
+    event = StreamEvent()
+    started = event.part_started
+    started.choice_index, started.part_index = part.position
+    started.part.CopyFrom(part._initial)
+    made.append(event)
+
+
+def _text_event(assembly: Assembly, operation: list[object], made: list[StreamEvent]) -> None:
+    part: Part = operation[1]  # type: ignore[assignment]
+    text: str = operation[2] if len(operation) == 3 else "".join(operation[2:])  # type: ignore[arg-type, assignment]
+    if part._held:
+        text = part.whole(text)
+    event = StreamEvent()
+    delta = event.part_delta
+    delta.choice_index, delta.part_index = part.position
+    try:
+        delta.text = text
+    except UnicodeEncodeError:
+        # Half a character at the end of a piece: the other half comes with the next one.
+        text = part.whole(text)
+        if not text:
+            return
+        delta.text = text
+    made.append(event)
+
+
+def _piece_event(assembly: Assembly, operation: list[object], made: list[StreamEvent]) -> None:
+    field: str = operation[0]  # type: ignore[assignment]
+    part: Part = operation[1]  # type: ignore[assignment]
+    event = StreamEvent()
+    delta = event.part_delta
+    delta.choice_index, delta.part_index = part.position
+    if field == "data":
+        delta.data = b"".join(operation[2:])  # type: ignore[arg-type]
+    elif field == "citation":
+        delta.citation.CopyFrom(operation[2])  # type: ignore[arg-type]
+    else:
+        setattr(delta, field, clean("".join(operation[2:])))  # type: ignore[arg-type]
+    made.append(event)
+
+
+def _logprobs_event(assembly: Assembly, operation: list[object], made: list[StreamEvent]) -> None:
+    part: Part = operation[1]  # type: ignore[assignment]
+    position = part.position
+    if made and made[-1].WhichOneof("event") == "part_delta":
+        before = made[-1].part_delta
+        if (before.choice_index, before.part_index) == position and before.WhichOneof("delta") == "text":
+            before.logprobs.extend(operation[2:])  # type: ignore[arg-type]
+            return
+    event = StreamEvent()
+    event.part_delta.choice_index, event.part_delta.part_index = position
+    event.part_delta.logprobs.extend(operation[2:])  # type: ignore[arg-type]
+    made.append(event)
+
+
+def _close_event(assembly: Assembly, operation: list[object], made: list[StreamEvent]) -> None:
+    part: Part = operation[1]  # type: ignore[assignment]
+    if part._held:
+        event = StreamEvent()
+        event.part_delta.choice_index, event.part_delta.part_index = part.position
+        event.part_delta.text = "�"
+        part._held = ""
+        made.append(event)
+    event = StreamEvent()
+    event.part_finished.CopyFrom(operation[2])  # type: ignore[arg-type]
+    made.append(event)
+
+
+def _finish_event(assembly: Assembly, operation: list[object], made: list[StreamEvent]) -> None:
+    choice: _Choice = operation[1]  # type: ignore[assignment]
+    event = StreamEvent()
+    finished = event.choice_finished
+    finished.choice_index = choice.index
+    finished.finish_reason = choice.finish or completion_pb2.FINISH_REASON_UNSPECIFIED
+    finished.raw_finish_reason = choice.raw_finish
+    if choice.stop_sequence is not None:
+        finished.stop_sequence = choice.stop_sequence
+    made.append(event)
+
+
+def _usage_event(assembly: Assembly, operation: list[object], made: list[StreamEvent]) -> None:
+    event = StreamEvent()
+    event.usage_updated.usage.CopyFrom(operation[1])  # type: ignore[arg-type]
+    made.append(event)
+
+
+def _raw_event(assembly: Assembly, operation: list[object], made: list[StreamEvent]) -> None:
+    event = StreamEvent()
+    event.raw.event_type = operation[1].decode("utf-8", "replace")  # type: ignore[attr-defined]
+    event.raw.body = operation[2]  # type: ignore[assignment]
+    made.append(event)
+
+
+_EVENTS: dict[str, Callable[[Assembly, list[object], list[StreamEvent]], None]] = {
+    "open": _open_event,
+    "text": _text_event,
+    "signature": _piece_event,
+    "encrypted": _piece_event,
+    "transcript": _piece_event,
+    "data": _piece_event,
+    "citation": _piece_event,
+    "logprobs": _logprobs_event,
+    "close": _close_event,
+    "finish": _finish_event,
+    "usage": _usage_event,
+    "raw": _raw_event,
+}
+
+
+def timestamp(seconds: float) -> Timestamp:
+    """A protobuf timestamp of Unix time."""
+    whole = int(seconds)
+    return Timestamp(seconds=whole, nanos=int((seconds - whole) * 1e9))
