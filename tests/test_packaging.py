@@ -8,6 +8,7 @@ import tomllib
 import zipfile
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -18,7 +19,7 @@ LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 PROJECTS = {"trunkline-server": ROOT, "trunkline-client": ROOT / "clients" / "python"}
 
 
-def project(directory: Path) -> dict:
+def project(directory: Path) -> dict[str, Any]:
     return tomllib.loads((directory / "pyproject.toml").read_text())
 
 
