@@ -9,11 +9,13 @@ ENVS    := $(VENV) $(CODEGEN) .venv-lock
 TS      := clients/typescript
 NODE    := $(TS)/node_modules/.package-lock.json
 PIP     := -m pip --disable-pip-version-check --quiet --no-input install --require-hashes
-GEN_PY  := clients/python/trunkline/v1
-GEN_GO  := clients/go/trunkline/v1
-GEN_TS  := $(TS)/src/trunkline/v1
-PROTOS  := $(wildcard proto/trunkline/v1/*.proto)
+RPC     := $(TS)/src/google/rpc/error_details_pb.ts
 export GOFLAGS ?= -buildvcs=false
+
+# Go and Node are optional: what needs them is skipped by name where they are missing.
+HAVE_go         := $(and $(shell command -v go),$(shell command -v gofmt))
+HAVE_typescript := $(and $(shell command -v node),$(shell command -v npm))
+TS_READY        := $(if $(HAVE_typescript),$(NODE) $(RPC))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -77,7 +79,6 @@ check-generate: $(VENV)/.dev $(CODEGEN)/.stamp $(NODE) .build/bin/.stamp ## fail
 	@touch $@
 
 # The TypeScript client reads google.rpc error details: its types come from the package that Python reads them with.
-RPC := $(TS)/src/google/rpc/error_details_pb.ts
 $(RPC): requirements/server.txt buf.gen.google-rpc.yaml $(VENV)/.dev $(NODE)
 	@rm -rf .build/proto $(TS)/src/google && mkdir -p .build/proto/google/rpc
 	@cp $$($(BIN)/python -c 'import google.rpc as p; print(p.__path__[0])')/{error_details,status,code}.proto .build/proto/google/rpc/
@@ -95,9 +96,9 @@ serve: $(VENV)/.server ## start the gateway with your configuration (CONFIG=trun
 
 # -------------------------------------------------------------------------------------------------------------- test
 
-# `$(call needs,go,go)`: ends the recipe with one line where a toolchain is missing; an error where all must run.
+# `$(call needs,go,go)` ends the recipe with one line where a toolchain is missing; an error where all must run.
 REQUIRED := $(filter-out 0 false,$(CI) $(REQUIRE_ALL))
-needs = command -v $(2) >/dev/null || { echo "skipped: $(1) ($(2) not found)"; exit $(if $(REQUIRED),1,0); };
+needs = $(if $(HAVE_$(1)),,echo "skipped: $(1) ($(2) not found)"; exit $(if $(REQUIRED),1,0);)
 PYTEST := $(BIN)/python -m pytest
 
 .PHONY: test test-server test-python-client test-go test-typescript test-examples
@@ -109,14 +110,13 @@ test-server: $(VENV)/.dev ## run the server's tests (ARGS="-k cancel")
 test-python-client: $(VENV)/.dev ## run the Python client's tests
 	@$(PYTEST) clients/python/tests $(ARGS)
 
-test-go: $(VENV)/.dev ## run the Go client's tests
+test-go: ## run the Go client's tests
 	@$(call needs,go,go) cd clients/go && go test ./...
 
-test-typescript: $(VENV)/.dev ## run the TypeScript client's tests
-	@$(call needs,typescript,node) $(MAKE) --no-print-directory $(NODE) $(RPC) && cd $(TS) && npm test --silent
+test-typescript: $(TS_READY) ## run the TypeScript client's tests
+	@$(call needs,typescript,node) cd $(TS) && npm test --silent
 
-test-examples: $(VENV)/.dev ## run the examples of the three languages and compare what they print
-	@if command -v node >/dev/null; then $(MAKE) --no-print-directory $(NODE) $(RPC); fi
+test-examples: $(VENV)/.dev $(TS_READY) ## run the examples of the three languages and compare what they print
 	@$(PYTEST) tests/e2e $(ARGS)
 
 # ------------------------------------------------------------------------------------------------------------ checks
@@ -145,20 +145,20 @@ lint-go:
 	  (cd $$dir && unformatted=$$(gofmt -l .) && { test -z "$$unformatted" || { echo "gofmt: $$unformatted"; exit 1; }; } \
 	    && go vet ./...) || exit 1; done
 
-lint-typescript: $(VENV)/.dev
-	@$(call needs,typescript,node) $(MAKE) --no-print-directory $(NODE) $(RPC) && cd $(TS) && npm run --silent lint
+lint-typescript: $(TS_READY)
+	@$(call needs,typescript,node) cd $(TS) && npm run --silent lint
 
-types: $(VENV)/.dev ## check the types: mypy --strict and tsc
+types: $(VENV)/.dev $(TS_READY) ## check the types: mypy --strict and tsc
 	@$(BIN)/mypy $(PY) clients/python/trunkline
 	@$(BIN)/mypy --cache-dir .mypy_cache/client $(wildcard clients/python/tests)
-	@$(call needs,typescript,node) $(MAKE) --no-print-directory $(NODE) $(RPC) && cd $(TS) && npm run --silent types
+	@$(call needs,typescript,node) cd $(TS) && npm run --silent types
 
-format: $(VENV)/.dev ## rewrite to the project's style
+format: $(VENV)/.dev $(TS_READY) ## rewrite to the project's style
 	@$(BIN)/ruff check --quiet --fix-only .
 	@$(BIN)/ruff format --quiet
 	@$(BIN)/buf format --write
-	@if command -v gofmt >/dev/null; then gofmt -w $(GO_DIRS); fi
-	@if command -v node >/dev/null; then $(MAKE) --no-print-directory $(NODE) && cd $(TS) && npm run --silent format; fi
+	@$(if $(HAVE_go),gofmt -w $(GO_DIRS))
+	@$(if $(HAVE_typescript),cd $(TS) && npm run --silent format)
 
 # ---------------------------------------------------------------------------------------------------------- evidence
 
@@ -190,8 +190,8 @@ lock: .venv-lock/.stamp ## take the newest versions into the locks, with hashes 
 	@$(COMPILE) --group codegen -o requirements/codegen.txt
 	@$(COMPILE) --group local --no-deps -o requirements/local.txt
 	@$(COMPILE) --group lock -o requirements/lock.txt
-	@if command -v npm >/dev/null; then cd $(TS) && npm install --package-lock-only --silent && sed -i.bak '/^ *"resolved": /d' \
-	  package-lock.json && rm package-lock.json.bak; fi
+	@$(if $(HAVE_typescript),cd $(TS) && npm update --package-lock-only --silent \
+	  && sed -i.bak '/^ *"resolved": /d' package-lock.json && rm package-lock.json.bak)
 
 hooks: $(VENV)/.dev ## check style before every commit
 	@$(BIN)/pre-commit install
