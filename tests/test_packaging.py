@@ -56,6 +56,18 @@ def test_a_lock_pins_and_hashes_everything_and_names_no_address(lock: Path):
         assert "--hash=sha256:" in entry, entry
 
 
+@pytest.mark.parametrize("name", PROJECTS)
+def test_the_servers_lock_satisfies_what_a_package_declares(name: str):
+    pinned = dict(re.findall(r"^([a-z0-9._-]+)==(\S+)", (ROOT / "requirements/server.txt").read_text(), re.MULTILINE))
+    declared = [Requirement(line) for line in project(PROJECTS[name])["project"]["dependencies"]]
+
+    assert declared
+    for requirement in declared:
+        if requirement.name not in PROJECTS:
+            assert requirement.name in pinned
+            assert requirement.specifier.contains(pinned[requirement.name], prereleases=True), requirement
+
+
 def test_the_node_lock_names_no_address_of_a_package():
     packages = json.loads((ROOT / "clients/typescript/package-lock.json").read_text())["packages"]
 
