@@ -10,7 +10,6 @@ TS      := clients/typescript
 NODE    := $(TS)/node_modules/.package-lock.json
 PIP     := -m pip --disable-pip-version-check --quiet --no-input install --require-hashes
 RPC     := $(TS)/src/google/rpc/error_details_pb.ts
-export GOFLAGS ?= -buildvcs=false
 
 # Go and Node are optional: what needs them is skipped by name where they are missing.
 HAVE_go         := $(and $(shell command -v go),$(shell command -v gofmt))
