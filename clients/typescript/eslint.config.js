@@ -1,7 +1,8 @@
 import eslint from "@eslint/js";
+import { defineConfig } from "eslint/config";
 import tseslint from "typescript-eslint";
 
-export default tseslint.config(
+export default defineConfig(
   { ignores: ["dist/", "src/trunkline/v1/", "src/google/"] },
   eslint.configs.recommended,
   tseslint.configs.strictTypeChecked,
@@ -16,8 +17,15 @@ export default tseslint.config(
   {
     // node:test returns a promise from `test()` that its runner awaits.
     files: ["test/**"],
-    rules: { "@typescript-eslint/no-floating-promises": ["error", { allowForKnownSafeCalls: [
-      { from: "package", package: "node:test", name: ["test", "describe", "it", "suite"] },
-    ] }] },
+    rules: {
+      "@typescript-eslint/no-floating-promises": [
+        "error",
+        {
+          allowForKnownSafeCalls: [
+            { from: "package", package: "node:test", name: ["test", "describe", "it", "suite"] },
+          ],
+        },
+      ],
+    },
   },
 );

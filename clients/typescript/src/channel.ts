@@ -1,0 +1,231 @@
+/** Calls over several connections, each with a deadline, the caller's key, retries and our errors. */
+import { setTimeout as sleep } from "node:timers/promises";
+import type {
+  DescMessage,
+  DescMethod,
+  DescMethodStreaming,
+  DescMethodUnary,
+  MessageInitShape,
+} from "@bufbuild/protobuf";
+import { Code, ConnectError, type ContextValues, type Transport } from "@connectrpc/connect";
+import type { StreamResponse, UnaryResponse } from "@connectrpc/connect";
+import { createGrpcTransport } from "@connectrpc/connect-node";
+import { CONNECTION_TIMES, Connection, type ConnectionTimes } from "./connection.js";
+import { toTrunklineError } from "./errors.js";
+import {
+  type ClientOptions,
+  DEFAULT_CONNECTIONS,
+  DEFAULT_TIMEOUTS,
+  type Metadata,
+  type Timeouts,
+  positive,
+  setting,
+  target,
+} from "./options.js";
+import { Attempts, type RetryPolicy, RetryThrottle } from "./retry.js";
+import { ModelService } from "./trunkline/v1/model_service_pb.js";
+import { VERSION } from "./version.js";
+
+const RECEIVE_MAX_BYTES = 64 << 20;
+const COMPLETION_RETRY: RetryPolicy = { maxAttempts: 3, initialBackoffMs: 200, maxBackoffMs: 5_000 };
+const MODEL_RETRY: RetryPolicy = { maxAttempts: 4, initialBackoffMs: 100, maxBackoffMs: 2_000 };
+
+/**
+ * A Connect transport, so that `createClient(AnyService, channel)` gives stubs with the same deadlines, retries and
+ * errors. Nothing connects before the first call.
+ */
+export class Channel implements Transport {
+  readonly #connections: readonly { connection: Connection; transport: Transport }[];
+  readonly #headers: Headers;
+  readonly #timeouts: Timeouts;
+  readonly #options: ClientOptions;
+  readonly #throttle = new RetryThrottle();
+  #turn = 0;
+
+  constructor(options: ClientOptions, times: ConnectionTimes = CONNECTION_TIMES, env = process.env) {
+    const { authority, session } = target(options, env);
+    const length = positive("connections", options.connections ?? DEFAULT_CONNECTIONS);
+    positive("maxAttempts", options.maxAttempts ?? 1);
+    this.#options = options;
+    this.#timeouts = { ...DEFAULT_TIMEOUTS, ...options.timeouts };
+    this.#headers = headersOf(options, env);
+    this.#connections = Array.from({ length }, () => {
+      const connection = new Connection(authority, session, times);
+      return { connection, transport: overConnection(authority, connection) };
+    });
+  }
+
+  async unary<I extends DescMessage, O extends DescMessage>(
+    method: DescMethodUnary<I, O>,
+    signal: AbortSignal | undefined,
+    timeoutMs: number | undefined,
+    header: Metadata | undefined,
+    input: MessageInitShape<I>,
+    contextValues?: ContextValues,
+  ): Promise<UnaryResponse<I, O>> {
+    const leaving = new Leaving(signal);
+    try {
+      return await this.#attempt(method, leaving.signal, timeoutMs, header, (transport, ms, headers) =>
+        transport.unary(method, leaving.signal, ms, headers, input, contextValues),
+      );
+    } catch (error) {
+      throw toTrunklineError(error, signal);
+    } finally {
+      leaving.done();
+    }
+  }
+
+  /** Retried only while nothing has come back: headers commit a call. Leaving the messages early cancels it. */
+  async stream<I extends DescMessage, O extends DescMessage>(
+    method: DescMethodStreaming<I, O>,
+    signal: AbortSignal | undefined,
+    timeoutMs: number | undefined,
+    header: Metadata | undefined,
+    input: AsyncIterable<MessageInitShape<I>>,
+    contextValues?: ContextValues,
+  ): Promise<StreamResponse<I, O>> {
+    const leaving = new Leaving(signal);
+    try {
+      const requests = await toArray(input);
+      const response = await this.#attempt(method, leaving.signal, timeoutMs, header, (transport, ms, headers) =>
+        transport.stream(method, leaving.signal, ms, headers, replay(requests), contextValues),
+      );
+      return { ...response, message: until(leaving, signal, response.message) };
+    } catch (error) {
+      leaving.done();
+      throw toTrunklineError(error, signal);
+    }
+  }
+
+  /** Breaks off the open calls; later ones fail. */
+  close(): void {
+    for (const { connection } of this.#connections) {
+      connection.close();
+    }
+  }
+
+  async #attempt<T>(
+    method: DescMethod,
+    signal: AbortSignal,
+    timeoutMs: number | undefined,
+    header: Metadata | undefined,
+    send: (transport: Transport, timeoutMs: number | undefined, headers: Headers) => Promise<T>,
+  ): Promise<T> {
+    const limit = timeoutMs ?? this.#timeout(method);
+    const deadline = performance.now() + limit;
+    const attempts = this.#attempts(method);
+    for (;;) {
+      const remaining = Number.isFinite(limit) ? Math.max(1, Math.ceil(deadline - performance.now())) : undefined;
+      try {
+        const response = await send(this.#next(), remaining, this.#headersFor(header, attempts.made));
+        attempts.succeeded();
+        return response;
+      } catch (failure) {
+        if (signal.aborted) {
+          throw failure;
+        }
+        const error = toTrunklineError(failure);
+        const delay = attempts.delayAfter(error);
+        if (delay === undefined || performance.now() + delay >= deadline) {
+          throw error;
+        }
+        await sleep(delay, undefined, { signal });
+      }
+    }
+  }
+
+  #timeout({ parent, methodKind }: DescMethod): number {
+    const { modelsMs, streamMs, unaryMs } = this.#timeouts;
+    const forUnary = parent.typeName === ModelService.typeName ? modelsMs : unaryMs;
+    return methodKind === "unary" ? forUnary : streamMs;
+  }
+
+  #attempts({ parent }: DescMethod): Attempts {
+    const policy = parent.typeName === ModelService.typeName ? MODEL_RETRY : COMPLETION_RETRY;
+    const maxAttempts = this.#options.maxAttempts ?? policy.maxAttempts;
+    return new Attempts({ ...policy, maxAttempts }, this.#throttle, this.#options.retryRateLimits ?? false);
+  }
+
+  #next(): Transport {
+    const turn = this.#turn++ % this.#connections.length;
+    const { transport } = this.#connections[turn] as { transport: Transport };
+    return transport;
+  }
+
+  #headersFor(own: Metadata | undefined, attempt: number): Headers {
+    const headers = new Headers(this.#headers);
+    new Headers(own).forEach((value, name) => {
+      headers.set(name, value);
+    });
+    if (attempt > 1) {
+      headers.set("grpc-previous-rpc-attempts", String(attempt - 1));
+    }
+    return headers;
+  }
+}
+
+/** Says to a call that its caller has gone, because of the caller's signal or because nobody reads any more. */
+class Leaving {
+  readonly #controller = new AbortController();
+  readonly #caller: AbortSignal | undefined;
+  readonly done = (): void => {
+    this.#caller?.removeEventListener("abort", this.done);
+    // With this code connect resets the stream with CANCEL, as gRPC wants it.
+    this.#controller.abort(new ConnectError("the caller left", Code.Canceled));
+  };
+
+  constructor(caller: AbortSignal | undefined) {
+    this.#caller = caller;
+    caller?.addEventListener("abort", this.done);
+    if (caller?.aborted === true) {
+      this.done();
+    }
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+}
+
+async function* until<T>(leaving: Leaving, caller: AbortSignal | undefined, messages: AsyncIterable<T>) {
+  try {
+    yield* messages;
+  } catch (error) {
+    throw toTrunklineError(error, caller);
+  } finally {
+    leaving.done();
+  }
+}
+
+function overConnection(authority: string, connection: Connection): Transport {
+  return createGrpcTransport({
+    baseUrl: authority,
+    sessionManager: connection,
+    readMaxBytes: RECEIVE_MAX_BYTES,
+    // Deltas are too small to gain from it.
+    acceptCompression: [],
+  });
+}
+
+function headersOf(options: ClientOptions, env: NodeJS.ProcessEnv): Headers {
+  const headers = new Headers(options.headers);
+  headers.set("user-agent", `trunkline-typescript/${VERSION}`);
+  const key = options.apiKey ?? setting(env, "TRUNKLINE_API_KEY");
+  if (key !== undefined) {
+    headers.set("authorization", `Bearer ${key}`);
+  }
+  return headers;
+}
+
+async function toArray<T>(items: AsyncIterable<T>): Promise<T[]> {
+  const array: T[] = [];
+  for await (const item of items) {
+    array.push(item);
+  }
+  return array;
+}
+
+// eslint-disable-next-line @typescript-eslint/require-await -- an AsyncIterable is what the transport takes
+async function* replay<T>(items: readonly T[]): AsyncGenerator<T> {
+  yield* items;
+}
