@@ -30,6 +30,8 @@ NAMES = {
     "__aiter__": "__iter__",
     "_async": "_sync",
     "aclose": "close",
+    "aiter": "iter",
+    "anext": "next",
     "aclosing": "closing",
     "asyncio": "time",
 }
@@ -66,7 +68,7 @@ def unasync(source: str) -> str:
 
 def tidy(text: str, path: Path) -> str:
     """`text` as the project's linter wants it: shorter names sort and wrap differently."""
-    for command in (["check", "--quiet", "--fix-only", "--select", "I"], ["format", "--quiet"]):
+    for command in (["check", "--quiet", "--fix-only", "--select", "I,F401"], ["format", "--quiet"]):
         ruff = [sys.executable, "-m", "ruff", *command, "--stdin-filename", str(path), "-"]
         text = subprocess.run(ruff, input=text, capture_output=True, text=True, check=True).stdout
     return text

@@ -43,7 +43,7 @@ class StreamRules:
         self.finished = False
         self._started = False
         self._answering = False
-        # Kind of every part that was started ("" if these stubs do not know it), the parts still open, the part due next
+        # Kind of every part that was started ("" if these stubs do not know it), parts still open, the part due next
         # in each choice, the choices finished.
         self._kinds: dict[tuple[int, int], str] = {}
         self._open: set[tuple[int, int]] = set()

@@ -122,7 +122,7 @@ class AsyncClient:
         request = CreateCompletionRequest(
             spec=build_spec(prompt, spec), request_id=request_id or uuid.uuid4().hex, options=options
         )
-        budget = self._budget(timeout or self._timeout, rate_limit_retries)
+        budget = self._budget(timeout, self._timeout, rate_limit_retries)
         response = await self._call(lambda stubs: stubs.completions.CreateCompletion, request, budget, metadata)
         return response.completion
 
@@ -148,7 +148,7 @@ class AsyncClient:
         headers = (*self._target.metadata, *channel.pairs(metadata))
         return AsyncCompletionStream(
             lambda left: self._next().completions.StreamCompletion(request, timeout=left, metadata=headers),
-            self._budget(timeout or self._stream_timeout, rate_limit_retries),
+            self._budget(timeout, self._stream_timeout, rate_limit_retries),
         )
 
     async def parse(
@@ -191,18 +191,18 @@ class AsyncClient:
     ) -> CountTokensResponse:
         """What the prompt would cost, without running it."""
         request = CountTokensRequest(spec=build_spec(prompt, spec), options=options)
-        budget = self._budget(timeout or self._timeout)
+        budget = self._budget(timeout, self._timeout)
         return await self._call(lambda stubs: stubs.completions.CountTokens, request, budget, metadata)
 
     async def cancel(self, completion_id: str, *, timeout: float | None = None) -> None:
         """Stops a running completion of yours by its id; NotFound if none runs in the worker that takes this call."""
         request = CancelCompletionRequest(completion_id=completion_id)
-        budget = self._budget(timeout or channel.LOOKUP_TIMEOUT)
+        budget = self._budget(timeout, channel.LOOKUP_TIMEOUT)
         await self._call(lambda stubs: stubs.completions.CancelCompletion, request, budget)
 
     async def list_models(self, provider: str = "", *, timeout: float | None = None) -> ListModelsResponse:
         """All models that can be called, or those of one provider, and the providers that could not list theirs."""
-        budget = self._budget(timeout or channel.LOOKUP_TIMEOUT)
+        budget = self._budget(timeout, channel.LOOKUP_TIMEOUT)
         listed = ListModelsResponse()
         token = ""
         while True:
@@ -217,12 +217,12 @@ class AsyncClient:
 
     async def get_model(self, name: str, *, timeout: float | None = None) -> Model:
         """One model, by name or alias."""
-        budget = self._budget(timeout or channel.LOOKUP_TIMEOUT)
+        budget = self._budget(timeout, channel.LOOKUP_TIMEOUT)
         return (await self._call(lambda stubs: stubs.models.GetModel, GetModelRequest(name=name), budget)).model
 
     async def health(self, service: str = "", *, timeout: float | None = None) -> str:
         """SERVING, NOT_SERVING or UNKNOWN, of the server or of one service; NotFound for a service it does not have."""
-        budget = self._budget(timeout or channel.LOOKUP_TIMEOUT)
+        budget = self._budget(timeout, channel.LOOKUP_TIMEOUT)
         return await self._call(lambda stubs: stubs.health, service, budget)
 
     async def _call(
@@ -243,8 +243,9 @@ class AsyncClient:
                     raise failure from error
             await asyncio.sleep(delay)
 
-    def _budget(self, timeout: float, rate_limit_retries: int | None = None) -> Budget:
-        return Budget(timeout, self._rate_limit_retries if rate_limit_retries is None else rate_limit_retries)
+    def _budget(self, timeout: float | None, default: float, rate_limit_retries: int | None = None) -> Budget:
+        retries = self._rate_limit_retries if rate_limit_retries is None else rate_limit_retries
+        return Budget(default if timeout is None else timeout, retries)
 
     def _next(self) -> _Stubs:
         """The connection whose turn it is. All open at the first call, in the event loop that they then belong to."""

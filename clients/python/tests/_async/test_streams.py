@@ -1,0 +1,227 @@
+"""Streams: events, text, collecting, breaking off, going wrong."""
+
+import asyncio
+
+import grpc
+import pytest
+from fake_gateway import Failure, FakeGateway, Silence, hello, hello_events, numbered
+
+from trunkline import (
+    AsyncClient,
+    Cancelled,
+    RateLimited,
+    StreamIncomplete,
+    StreamRuleBroken,
+    Unavailable,
+    text_of,
+)
+from trunkline.v1.completion_service_pb2 import Heartbeat, StreamOptions
+
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def settled() -> None:  # async only
+    """Lets the event loop run: what leaves early is closed by it."""  # async only
+    for _ in range(10):  # async only
+        await asyncio.sleep(0)  # async only
+
+
+async def test_the_events_come_as_they_were_sent(gateway: FakeGateway) -> None:
+    async with AsyncClient(gateway.address) as client:
+        events = [event async for event in client.stream("a", model="m")]
+
+    assert events == hello_events()
+
+
+async def test_the_text_comes_piece_by_piece(gateway: FakeGateway) -> None:
+    async with AsyncClient(gateway.address) as client:
+        assert [piece async for piece in client.stream("a", model="m").text()] == ["Hello", " there."]
+
+
+async def test_a_collected_stream_is_the_unary_completion(gateway: FakeGateway) -> None:
+    async with AsyncClient(gateway.address) as client:
+        collected = await client.stream("a", model="m").collect()
+        unary = await client.complete("a", model="m")
+
+    assert collected == unary
+
+
+async def test_a_stream_that_was_read_gives_its_completion(gateway: FakeGateway) -> None:
+    async with AsyncClient(gateway.address) as client, client.stream("a", model="m") as stream:
+        async for _ in stream.text():
+            pass
+        assert stream.completion == hello()
+        assert await stream.collect() == hello()
+
+
+async def test_a_stream_is_read_once(gateway: FakeGateway) -> None:
+    async with AsyncClient(gateway.address) as client:
+        stream = client.stream("a", model="m")
+        await stream.collect()
+        with pytest.raises(RuntimeError, match="read once"):
+            async for _ in stream:
+                pass
+
+
+async def test_a_stream_has_the_longer_deadline(gateway: FakeGateway) -> None:
+    async with AsyncClient(gateway.address) as client:
+        await client.stream("a", model="m").collect()
+        await client.stream("a", model="m", timeout=9).collect()
+    async with AsyncClient(gateway.address, stream_timeout=99) as client:
+        await client.stream("a", model="m").collect()
+
+    assert [round(call.time_left, -1) for call in gateway.calls] == [1800, 10, 100]
+
+
+async def test_the_request_holds_the_options_of_the_stream(gateway: FakeGateway) -> None:
+    options = StreamOptions(include_completion=True)
+    async with AsyncClient(gateway.address) as client:
+        await client.stream("Hi", model="m", stream_options=options, metadata={"A": "b"}, request_id="r").collect()
+
+    call = gateway.calls[0]
+    assert call.request.stream_options == options
+    assert (call.request.spec.model, call.request.request_id, call.metadata["a"]) == ("m", "r", "b")
+
+
+async def test_leaving_the_loop_cancels_the_call(gateway: FakeGateway) -> None:
+    gateway.answers.append([*hello_events()[:4], Silence()])
+    async with AsyncClient(gateway.address) as client:
+        stream = client.stream("a", model="m")
+        async for event in stream:
+            if event.HasField("part_delta"):
+                break
+        await settled()  # async only
+        gateway.wait_for(0)
+        assert text_of(stream.completion) == "Hello"
+
+
+async def test_leaving_the_text_cancels_the_call(gateway: FakeGateway) -> None:
+    gateway.answers.append([*hello_events()[:4], Silence()])
+    async with AsyncClient(gateway.address) as client:
+        async for piece in client.stream("a", model="m").text():
+            assert piece == "Hello"
+            break
+        await settled()  # async only
+        gateway.wait_for(0)
+
+
+async def test_leaving_the_block_cancels_the_call(gateway: FakeGateway) -> None:
+    gateway.answers.append([*hello_events()[:4], Silence()])
+    async with AsyncClient(gateway.address) as client:
+        async with client.stream("a", model="m") as stream:
+            events = aiter(stream)
+            await anext(events)
+        await settled()  # async only
+        gateway.wait_for(0)
+
+
+async def test_an_exception_in_the_loop_cancels_the_call(gateway: FakeGateway) -> None:
+    gateway.answers.append([*hello_events()[:4], Silence()])
+    async with AsyncClient(gateway.address) as client:
+        with pytest.raises(KeyError):  # noqa: PT012  # the loop is what is tested
+            async with client.stream("a", model="m") as stream:
+                async for _ in stream:
+                    raise KeyError
+        await settled()  # async only
+        gateway.wait_for(0)
+
+
+async def test_a_stream_closed_before_it_is_read_makes_no_call(gateway: FakeGateway) -> None:
+    async with AsyncClient(gateway.address) as client:
+        stream = client.stream("a", model="m")
+        await stream.aclose()
+        with pytest.raises(Cancelled):
+            await stream.collect()
+
+    assert gateway.calls == []
+
+
+async def test_a_stream_that_ends_without_finished_is_incomplete(gateway: FakeGateway) -> None:
+    gateway.answers.append(hello_events()[:-1])
+    async with AsyncClient(gateway.address) as client:
+        with pytest.raises(StreamIncomplete) as caught:
+            await client.stream("a", model="m").collect()
+
+    assert caught.value.completion is not None
+    assert text_of(caught.value.completion) == "Hello there."
+
+
+async def test_reading_the_text_alone_notices_the_missing_end_too(gateway: FakeGateway) -> None:
+    gateway.answers.append(hello_events()[:5])
+    async with AsyncClient(gateway.address) as client:
+        with pytest.raises(StreamIncomplete):
+            async for _ in client.stream("a", model="m").text():
+                pass
+
+
+async def test_a_broken_rule_ends_the_call(gateway: FakeGateway) -> None:
+    gateway.answers.append([*hello_events()[:2], *hello_events()[3:4], Silence()])
+    async with AsyncClient(gateway.address) as client:
+        with pytest.raises(StreamRuleBroken, match="event number 4 after 2"):
+            await client.stream("a", model="m").collect()
+        gateway.wait_for(0)
+
+
+async def test_an_error_after_the_first_event_keeps_what_came(gateway: FakeGateway) -> None:
+    gateway.answers.append([*hello_events()[:4], Failure(UNAVAILABLE, reason="LLM_CONNECTION")])
+    async with AsyncClient(gateway.address) as client:
+        with pytest.raises(Unavailable) as caught:
+            await client.stream("a", model="m").collect()
+
+    assert caught.value.completion is not None
+    assert text_of(caught.value.completion) == "Hello"
+    assert len(gateway.calls) == 1
+
+
+async def test_unavailable_before_the_first_event_is_tried_again(gateway: FakeGateway) -> None:
+    gateway.answers.extend([Failure(UNAVAILABLE, reason="SHUTTING_DOWN"), hello_events()])
+    async with AsyncClient(gateway.address) as client:
+        assert await client.stream("a", model="m").collect() == hello()
+
+    assert len(gateway.calls) == 2
+
+
+async def test_a_pushback_of_minus_one_holds_for_streams(gateway: FakeGateway) -> None:
+    gateway.answers.append(Failure(UNAVAILABLE, reason="LLM_OVERLOADED", pushback=-1))
+    async with AsyncClient(gateway.address) as client:
+        with pytest.raises(Unavailable):
+            await client.stream("a", model="m").collect()
+
+    assert len(gateway.calls) == 1
+
+
+async def test_a_rate_limit_before_the_first_event_can_be_waited_for(gateway: FakeGateway) -> None:
+    gateway.answers.extend([Failure(EXHAUSTED, reason="LLM_RATE_LIMITED", retry_after=0.05), hello_events()])
+    async with AsyncClient(gateway.address, rate_limit_retries=1) as client:
+        assert await client.stream("a", model="m").collect() == hello()
+
+    assert len(gateway.calls) == 2
+
+
+async def test_a_rate_limit_after_the_first_event_cannot(gateway: FakeGateway) -> None:
+    limit = Failure(EXHAUSTED, reason="LLM_RATE_LIMITED", retry_after=0.01)
+    gateway.answers.append([*hello_events()[:3], limit])
+    async with AsyncClient(gateway.address, rate_limit_retries=3) as client:
+        with pytest.raises(RateLimited):
+            await client.stream("a", model="m").collect()
+
+    assert len(gateway.calls) == 1
+
+
+async def test_heartbeats_are_events_and_no_text(gateway: FakeGateway) -> None:
+    head, tail = hello_events()[:4], hello_events()[4:]
+    for event in tail:
+        event.sequence_number += 1
+    gateway.answers.append([*head, *numbered(Heartbeat(), first=5), *tail])
+    async with AsyncClient(gateway.address) as client:
+        assert [piece async for piece in client.stream("a", model="m").text()] == ["Hello", " there."]
+
+
+async def test_many_streams_run_side_by_side(gateway: FakeGateway) -> None:
+    async with AsyncClient(gateway.address) as client:
+        streams = [aiter(client.stream("a", model="m")) for _ in range(10)]
+        for stream in streams:
+            assert (await anext(stream)).HasField("started")
+        for stream in streams:
+            assert len([event async for event in stream]) == len(hello_events()) - 1

@@ -1,0 +1,216 @@
+# Written by tools/unasync.py from tests/_async/test_streams.py: change that file, then `make generate`.
+"""Streams: events, text, collecting, breaking off, going wrong."""
+
+import grpc
+import pytest
+from fake_gateway import Failure, FakeGateway, Silence, hello, hello_events, numbered
+
+from trunkline import (
+    Cancelled,
+    Client,
+    RateLimited,
+    StreamIncomplete,
+    StreamRuleBroken,
+    Unavailable,
+    text_of,
+)
+from trunkline.v1.completion_service_pb2 import Heartbeat, StreamOptions
+
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_the_events_come_as_they_were_sent(gateway: FakeGateway) -> None:
+    with Client(gateway.address) as client:
+        events = [event for event in client.stream("a", model="m")]
+
+    assert events == hello_events()
+
+
+def test_the_text_comes_piece_by_piece(gateway: FakeGateway) -> None:
+    with Client(gateway.address) as client:
+        assert [piece for piece in client.stream("a", model="m").text()] == ["Hello", " there."]
+
+
+def test_a_collected_stream_is_the_unary_completion(gateway: FakeGateway) -> None:
+    with Client(gateway.address) as client:
+        collected = client.stream("a", model="m").collect()
+        unary = client.complete("a", model="m")
+
+    assert collected == unary
+
+
+def test_a_stream_that_was_read_gives_its_completion(gateway: FakeGateway) -> None:
+    with Client(gateway.address) as client, client.stream("a", model="m") as stream:
+        for _ in stream.text():
+            pass
+        assert stream.completion == hello()
+        assert stream.collect() == hello()
+
+
+def test_a_stream_is_read_once(gateway: FakeGateway) -> None:
+    with Client(gateway.address) as client:
+        stream = client.stream("a", model="m")
+        stream.collect()
+        with pytest.raises(RuntimeError, match="read once"):
+            for _ in stream:
+                pass
+
+
+def test_a_stream_has_the_longer_deadline(gateway: FakeGateway) -> None:
+    with Client(gateway.address) as client:
+        client.stream("a", model="m").collect()
+        client.stream("a", model="m", timeout=9).collect()
+    with Client(gateway.address, stream_timeout=99) as client:
+        client.stream("a", model="m").collect()
+
+    assert [round(call.time_left, -1) for call in gateway.calls] == [1800, 10, 100]
+
+
+def test_the_request_holds_the_options_of_the_stream(gateway: FakeGateway) -> None:
+    options = StreamOptions(include_completion=True)
+    with Client(gateway.address) as client:
+        client.stream("Hi", model="m", stream_options=options, metadata={"A": "b"}, request_id="r").collect()
+
+    call = gateway.calls[0]
+    assert call.request.stream_options == options
+    assert (call.request.spec.model, call.request.request_id, call.metadata["a"]) == ("m", "r", "b")
+
+
+def test_leaving_the_loop_cancels_the_call(gateway: FakeGateway) -> None:
+    gateway.answers.append([*hello_events()[:4], Silence()])
+    with Client(gateway.address) as client:
+        stream = client.stream("a", model="m")
+        for event in stream:
+            if event.HasField("part_delta"):
+                break
+        gateway.wait_for(0)
+        assert text_of(stream.completion) == "Hello"
+
+
+def test_leaving_the_text_cancels_the_call(gateway: FakeGateway) -> None:
+    gateway.answers.append([*hello_events()[:4], Silence()])
+    with Client(gateway.address) as client:
+        for piece in client.stream("a", model="m").text():
+            assert piece == "Hello"
+            break
+        gateway.wait_for(0)
+
+
+def test_leaving_the_block_cancels_the_call(gateway: FakeGateway) -> None:
+    gateway.answers.append([*hello_events()[:4], Silence()])
+    with Client(gateway.address) as client:
+        with client.stream("a", model="m") as stream:
+            events = iter(stream)
+            next(events)
+        gateway.wait_for(0)
+
+
+def test_an_exception_in_the_loop_cancels_the_call(gateway: FakeGateway) -> None:
+    gateway.answers.append([*hello_events()[:4], Silence()])
+    with Client(gateway.address) as client:
+        with pytest.raises(KeyError):  # noqa: PT012  # the loop is what is tested
+            with client.stream("a", model="m") as stream:
+                for _ in stream:
+                    raise KeyError
+        gateway.wait_for(0)
+
+
+def test_a_stream_closed_before_it_is_read_makes_no_call(gateway: FakeGateway) -> None:
+    with Client(gateway.address) as client:
+        stream = client.stream("a", model="m")
+        stream.close()
+        with pytest.raises(Cancelled):
+            stream.collect()
+
+    assert gateway.calls == []
+
+
+def test_a_stream_that_ends_without_finished_is_incomplete(gateway: FakeGateway) -> None:
+    gateway.answers.append(hello_events()[:-1])
+    with Client(gateway.address) as client:
+        with pytest.raises(StreamIncomplete) as caught:
+            client.stream("a", model="m").collect()
+
+    assert caught.value.completion is not None
+    assert text_of(caught.value.completion) == "Hello there."
+
+
+def test_reading_the_text_alone_notices_the_missing_end_too(gateway: FakeGateway) -> None:
+    gateway.answers.append(hello_events()[:5])
+    with Client(gateway.address) as client:
+        with pytest.raises(StreamIncomplete):
+            for _ in client.stream("a", model="m").text():
+                pass
+
+
+def test_a_broken_rule_ends_the_call(gateway: FakeGateway) -> None:
+    gateway.answers.append([*hello_events()[:2], *hello_events()[3:4], Silence()])
+    with Client(gateway.address) as client:
+        with pytest.raises(StreamRuleBroken, match="event number 4 after 2"):
+            client.stream("a", model="m").collect()
+        gateway.wait_for(0)
+
+
+def test_an_error_after_the_first_event_keeps_what_came(gateway: FakeGateway) -> None:
+    gateway.answers.append([*hello_events()[:4], Failure(UNAVAILABLE, reason="LLM_CONNECTION")])
+    with Client(gateway.address) as client:
+        with pytest.raises(Unavailable) as caught:
+            client.stream("a", model="m").collect()
+
+    assert caught.value.completion is not None
+    assert text_of(caught.value.completion) == "Hello"
+    assert len(gateway.calls) == 1
+
+
+def test_unavailable_before_the_first_event_is_tried_again(gateway: FakeGateway) -> None:
+    gateway.answers.extend([Failure(UNAVAILABLE, reason="SHUTTING_DOWN"), hello_events()])
+    with Client(gateway.address) as client:
+        assert client.stream("a", model="m").collect() == hello()
+
+    assert len(gateway.calls) == 2
+
+
+def test_a_pushback_of_minus_one_holds_for_streams(gateway: FakeGateway) -> None:
+    gateway.answers.append(Failure(UNAVAILABLE, reason="LLM_OVERLOADED", pushback=-1))
+    with Client(gateway.address) as client:
+        with pytest.raises(Unavailable):
+            client.stream("a", model="m").collect()
+
+    assert len(gateway.calls) == 1
+
+
+def test_a_rate_limit_before_the_first_event_can_be_waited_for(gateway: FakeGateway) -> None:
+    gateway.answers.extend([Failure(EXHAUSTED, reason="LLM_RATE_LIMITED", retry_after=0.05), hello_events()])
+    with Client(gateway.address, rate_limit_retries=1) as client:
+        assert client.stream("a", model="m").collect() == hello()
+
+    assert len(gateway.calls) == 2
+
+
+def test_a_rate_limit_after_the_first_event_cannot(gateway: FakeGateway) -> None:
+    limit = Failure(EXHAUSTED, reason="LLM_RATE_LIMITED", retry_after=0.01)
+    gateway.answers.append([*hello_events()[:3], limit])
+    with Client(gateway.address, rate_limit_retries=3) as client:
+        with pytest.raises(RateLimited):
+            client.stream("a", model="m").collect()
+
+    assert len(gateway.calls) == 1
+
+
+def test_heartbeats_are_events_and_no_text(gateway: FakeGateway) -> None:
+    head, tail = hello_events()[:4], hello_events()[4:]
+    for event in tail:
+        event.sequence_number += 1
+    gateway.answers.append([*head, *numbered(Heartbeat(), first=5), *tail])
+    with Client(gateway.address) as client:
+        assert [piece for piece in client.stream("a", model="m").text()] == ["Hello", " there."]
+
+
+def test_many_streams_run_side_by_side(gateway: FakeGateway) -> None:
+    with Client(gateway.address) as client:
+        streams = [iter(client.stream("a", model="m")) for _ in range(10)]
+        for stream in streams:
+            assert (next(stream)).HasField("started")
+        for stream in streams:
+            assert len([event for event in stream]) == len(hello_events()) - 1

@@ -1,0 +1,21 @@
+"""What all tests of the client share. They need nothing but the client: no gateway, no network."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from fake_gateway import FakeGateway
+
+
+@pytest.fixture
+def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGateway]:
+    """A gateway that answers "Hello there." until it is told otherwise."""
+    for name in ("TRUNKLINE_ADDRESS", "TRUNKLINE_API_KEY", "TRUNKLINE_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+    gateway = FakeGateway()
+    yield gateway
+    gateway.stop()
