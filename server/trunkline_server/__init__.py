@@ -1,0 +1,3 @@
+"""The trunkline server."""
+
+__version__ = "0.1.0"

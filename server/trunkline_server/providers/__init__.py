@@ -1,0 +1,118 @@
+"""Every provider by kind: dialect, usual address and key variable, authentication, capabilities.
+
+A provider that speaks a known dialect is a row of data (`compatible.ROWS`); `KINDS` joins them with those that have a
+dialect of their own. A row is looked up once, when the configuration is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from trunkline_server.embedded import Endpoint
+from trunkline_server.providers import fake
+from trunkline_server.providers.anthropic import ANTHROPIC
+from trunkline_server.providers.base import Dialect
+from trunkline_server.providers.compatible import ROWS, Row
+from trunkline_server.providers.dialects.anthropic_messages import AnthropicMessages
+from trunkline_server.providers.dialects.openai_chat import OpenAIChat
+from trunkline_server.providers.http import HttpTimeouts, HttpUpstream
+from trunkline_server.providers.local import LOCAL, LocalUpstream
+from trunkline_server.providers.provider import Provider, Upstream
+
+#: Kinds of providers by name. A configured provider's kind is one of these.
+KINDS: Mapping[str, Row] = {**ROWS, "anthropic": ANTHROPIC}
+
+DIALECTS: Mapping[str, type[Dialect]] = {"openai_chat": OpenAIChat, "anthropic_messages": AnthropicMessages}
+
+FAKE = "fake"
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderOptions:
+    """A provider to build. Times in seconds."""
+
+    name: str
+    kind: str
+    base_url: str | None = None
+    #: Key by credential name; "" is the provider's own, an empty key means none.
+    keys: Mapping[str, str] = field(default_factory=lambda: {"": ""}, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    connect: float = 10.0
+    first_token: float | None = None
+    idle: float = 300.0
+    total_unary: float = 600.0
+    total_stream: float = 1800.0
+    ca_file: str | None = None
+    max_connections: int = 2000
+    models: Sequence[str] = ()
+
+
+def usual_keys() -> Iterator[tuple[str, str]]:
+    """Kinds and the environment variable that usually holds their key."""
+    for kind, row in KINDS.items():
+        if row.key_env:
+            yield kind, row.key_env
+
+
+def secrets_of(keys: Mapping[str, str]) -> list[str]:
+    """What must never be shown."""
+    return [key for key in keys.values() if key]
+
+
+def build(options: ProviderOptions) -> Provider:
+    """Raises ValueError that says what is wrong with the options."""
+    if options.kind == FAKE:
+        dialect: Dialect = OpenAIChat()
+        return Provider(
+            name=options.name,
+            kind=FAKE,
+            dialect=dialect,
+            upstreams={"": fake.FakeUpstream()},
+            capabilities=lambda model: fake.CAPABILITIES,
+            models=fake.MODELS,
+            total_unary=options.total_unary,
+            total_stream=options.total_stream,
+            first_token=options.first_token,
+        )
+    row = KINDS.get(options.kind)
+    if row is None:
+        known = ", ".join(sorted([*KINDS, FAKE]))
+        raise ValueError(f"no kind of provider {options.kind!r}; set `kind` to one of: {known}")
+    base_url = options.base_url or row.base_url
+    if not base_url:
+        raise ValueError(f"a provider of kind {options.kind!r} has no usual address: set base_url")
+    timeouts = HttpTimeouts(connect=options.connect, idle=options.idle)
+    upstreams: dict[str, Upstream] = {
+        credential: HttpUpstream(
+            base_url,
+            headers={**row.headers, **row.authorization(key), **options.headers},
+            timeouts=timeouts,
+            max_connections=options.max_connections,
+            ca_file=options.ca_file,
+        )
+        for credential, key in options.keys.items()
+    }
+    return Provider(
+        name=options.name,
+        kind=options.kind,
+        dialect=DIALECTS[row.dialect](),
+        upstreams=upstreams,
+        capabilities=row.capabilities_of,
+        models=tuple(options.models),
+        total_unary=options.total_unary,
+        total_stream=options.total_stream,
+        first_token=options.first_token,
+    )
+
+
+def build_local(name: str, endpoint: Endpoint) -> Provider:
+    """The embedded model."""
+    return Provider(
+        name=name,
+        kind="local",
+        dialect=OpenAIChat(),
+        upstreams={"": LocalUpstream(endpoint)},
+        capabilities=LOCAL.capabilities_of,
+        models=(endpoint.model,),
+    )

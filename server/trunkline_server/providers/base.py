@@ -7,9 +7,9 @@ authentication and data about what it can do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from trunkline.v1 import completion_pb2, embedding_service_pb2, message_pb2
 
@@ -154,17 +154,65 @@ class Dialect(Protocol):
         """Maps an answer that is not a success. Never raises. `headers` has lower-case names."""
 
 
+@runtime_checkable
 class EmbeddingDialect(Protocol):
     """A dialect that can embed."""
 
     def encode_embeddings(
-        self, spec: embedding_service_pb2.EmbeddingSpec, inputs: list[embedding_service_pb2.EmbeddingInput],
-        target: Target, notes: Notes,
+        self,
+        spec: embedding_service_pb2.EmbeddingSpec,
+        inputs: Sequence[embedding_service_pb2.EmbeddingInput],
+        target: Target,
+        notes: Notes,
     ) -> UpstreamRequest:
         """Encodes one batch of inputs."""
 
-    def decode_embeddings(self, body: bytes) -> tuple[list[list[float]], str, completion_pb2.Usage | None]:
-        """Returns the vectors in the order of the inputs, the model as reported, and the usage."""
+    def decode_embeddings(self, body: bytes) -> Vectors:
+        """Decodes one batch. Raises LLMError."""
+
+
+@runtime_checkable
+class CountingDialect(Protocol):
+    """A dialect whose provider counts the tokens of a prompt."""
+
+    def encode_count(self, spec: completion_pb2.CompletionSpec, target: Target, notes: Notes) -> UpstreamRequest:
+        """Encodes the question."""
+
+    def decode_count(self, body: bytes) -> int:
+        """Input tokens. Raises LLMError."""
+
+
+@runtime_checkable
+class ListingDialect(Protocol):
+    """A dialect whose provider lists its models."""
+
+    def models_request(self) -> UpstreamRequest:
+        """The question."""
+
+    def decode_models(self, body: bytes) -> list[ListedModel]:
+        """The models in the provider's order. Raises LLMError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """One batch of embeddings, in the order of its inputs."""
+
+    vectors: list[list[float]]
+    #: As the provider reported it; "" if it did not.
+    model: str
+    usage: completion_pb2.Usage | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """A model as its provider lists it."""
+
+    id: str
+    display_name: str = ""
+    #: Unix seconds.
+    created: float | None = None
+    context_window_tokens: int | None = None
+    max_output_tokens: int | None = None
 
 
 def part_is_foreign(part: message_pb2.ContentPart, target: Target) -> bool:

@@ -1,0 +1,196 @@
+"""Puts the rooms together: settings in, a running server out."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from google.protobuf import json_format
+from trunkline.v1 import generation_pb2
+
+from trunkline_server import providers
+from trunkline_server.catalog import Catalog
+from trunkline_server.config import ConfigError, ProviderSettings, Settings
+from trunkline_server.embedded import Endpoint
+from trunkline_server.embedder import Embedder
+from trunkline_server.engine import Engine, Route
+from trunkline_server.providers import ProviderOptions
+from trunkline_server.providers.provider import Provider
+from trunkline_server.redact import Redactor
+from trunkline_server.rpc.access import Callers
+from trunkline_server.rpc.boundary import Boundary, Limits, Running
+from trunkline_server.rpc.completions import CompletionMethods
+from trunkline_server.rpc.embeddings import EmbeddingMethods
+from trunkline_server.rpc.models import ModelMethods
+from trunkline_server.rpc.server import Server, TlsFiles
+from trunkline_server.telemetry import Metrics, Telemetry, make_log
+
+LOCAL = "local"
+
+
+@dataclass(slots=True)
+class App:
+    """A server and what it is made of. Made on the event loop that runs it."""
+
+    server: Server
+    engine: Engine
+    telemetry: Telemetry
+    settings: Settings
+
+    def listen(self) -> int:
+        """Binds the configured address and returns the port. Raises OSError."""
+        tls = self.settings.tls
+        files = None
+        if tls is not None:
+            files = TlsFiles(
+                str(tls.cert_file), str(tls.key_file), str(tls.client_ca_file) if tls.client_ca_file else None
+            )
+        return self.server.listen(self.settings.listen, files)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serves until `stop`, then drains."""
+        await self.server.start()
+        self.telemetry.event("serving", listen=self.settings.listen, providers=sorted(self.engine.providers))
+        await stop.wait()
+        drain = self.settings.drain
+        self.telemetry.event("draining", delay=drain.delay, grace=drain.grace)
+        await self.server.drain(drain.delay, drain.grace)
+        await self.engine.aclose()
+        self.telemetry.event("stopped")
+
+
+def build(
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    local: Endpoint | None = None,
+    share_port: bool = False,
+    metrics: Metrics | None = None,
+) -> App:
+    """Raises ConfigError for a provider that cannot be built."""
+    known = _providers(settings, environ, local)
+    credentials = {name: credential.provider for name, credential in settings.credentials.items()}
+    _check_references(settings, known)
+    secrets = [caller.api_key.get_secret_value() for caller in settings.callers if caller.api_key]
+    redactor = Redactor([*secrets, *providers.secrets_of(settings_keys(settings, environ))])
+    log = make_log(form=settings.log.format, level=settings.log.level)
+    telemetry = Telemetry(metrics or Metrics(), log, redactor.redact)
+    engine = Engine(known, _aliases(settings), credentials)
+    running = Running()
+    callers = Callers({c.name: c.api_key.get_secret_value() for c in settings.callers if c.api_key})
+    limits = Limits(max_calls=settings.limits.max_calls, forward_metadata=frozenset(settings.forward_metadata))
+    boundary = Boundary(callers, limits, telemetry, running)
+    services = (
+        CompletionMethods(
+            engine, Catalog(engine), running, heartbeat=settings.stream.heartbeat, allow_raw=settings.allow_raw
+        ),
+        EmbeddingMethods(Embedder(engine)),
+        ModelMethods(Catalog(engine)),
+    )
+    server = Server(
+        services, boundary, max_receive_bytes=settings.limits.max_request_bytes, share_port=share_port
+    )
+    return App(server, engine, telemetry, settings)
+
+
+def provider_settings(settings: Settings, environ: Mapping[str, str]) -> dict[str, ProviderSettings]:
+    """The configured providers, or every one whose usual key variable is set."""
+    if settings.providers is not None:
+        return dict(settings.providers)
+    return {
+        kind: ProviderSettings(api_key_env=variable) for kind, variable in providers.usual_keys() if environ.get(variable)
+    }
+
+
+def settings_keys(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """Every provider key by provider or credential name."""
+    keys: dict[str, str] = {}
+    for name, provider in provider_settings(settings, environ).items():
+        key = _key_of(name, provider, environ)
+        if key:
+            keys[name] = key
+    keys.update({n: c.api_key.get_secret_value() for n, c in settings.credentials.items() if c.api_key})
+    return keys
+
+
+def _key_of(name: str, provider: ProviderSettings, environ: Mapping[str, str]) -> str:
+    """The provider's own key, or the one in its usual variable. A key of the house goes to the usual address only."""
+    if provider.api_key is not None:
+        return provider.api_key.get_secret_value()
+    if provider.base_url is not None:
+        return ""
+    variable = dict(providers.usual_keys()).get(provider.kind or name, "")
+    return environ.get(variable, "").strip() if variable else ""
+
+
+def _providers(settings: Settings, environ: Mapping[str, str], local: Endpoint | None) -> dict[str, Provider]:
+    made: dict[str, Provider] = {}
+    mistakes: list[str] = []
+    for name, asked in provider_settings(settings, environ).items():
+        keys = {n: c.api_key.get_secret_value() for n, c in settings.credentials.items() if c.provider == name and c.api_key}
+        options = ProviderOptions(
+            name=name,
+            kind=asked.kind or name,
+            base_url=asked.base_url,
+            keys={"": _key_of(name, asked, environ), **keys},
+            headers=asked.headers,
+            connect=asked.timeouts.connect,
+            first_token=asked.timeouts.first_token,
+            idle=asked.timeouts.idle,
+            total_unary=asked.timeouts.total_unary,
+            total_stream=asked.timeouts.total_stream,
+            ca_file=str(asked.ca_file) if asked.ca_file else None,
+            max_connections=asked.max_connections,
+            models=asked.models,
+        )
+        try:
+            made[name] = providers.build(options)
+        except ValueError as error:
+            mistakes.append(f"  providers.{name}: {error}")
+    if mistakes:
+        raise ConfigError("the configuration cannot be used:\n" + "\n".join(mistakes))
+    if local is not None and LOCAL not in made:
+        made[LOCAL] = providers.build_local(LOCAL, local)
+    return made
+
+
+def _check_references(settings: Settings, known: Mapping[str, Provider]) -> None:
+    mistakes = [
+        f"  models.{alias}: no provider {target.provider!r} is configured"
+        for alias, target in settings.models.items()
+        if target.provider not in known and target.provider != LOCAL
+    ]
+    if mistakes:
+        raise ConfigError("the configuration cannot be used:\n" + "\n".join(mistakes))
+
+
+def _aliases(settings: Settings) -> dict[str, Route]:
+    routes: dict[str, Route] = {}
+    for alias, target in settings.models.items():
+        defaults = None
+        if target.defaults:
+            try:
+                defaults = json_format.ParseDict(target.defaults, generation_pb2.GenerationParams())
+            except json_format.ParseError as error:
+                raise ConfigError(f"models.{alias}.defaults: {error}") from None
+        routes[alias] = Route(target.provider, target.model, defaults)
+    return routes
+
+
+async def serve(app: App) -> None:
+    """Serves until SIGTERM or SIGINT; a second signal ends the server at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def asked() -> None:
+        if stop.is_set():
+            for name in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(name)
+            loop.create_task(app.server.stop())  # noqa: RUF006  # the loop ends with it
+        stop.set()
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, asked)
+    await app.run(stop)

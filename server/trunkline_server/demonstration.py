@@ -1,0 +1,54 @@
+"""Shows a first streamed answer: runs the client's own command line against the server that is starting."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+PROMPT = "Write one friendly sentence that welcomes a developer to a new tool."
+
+#: Seconds that the server has to take connections, and the answer to come.
+_START, _ANSWER = 60.0, 120.0
+
+
+def beside(host: str, port: int, model: str, serve: Callable[[], int]) -> int:
+    """Serves, and meanwhile asks `model` once over gRPC and prints the answer as it streams. Returns serve's exit code."""
+    threading.Thread(target=_show, args=(host, port, model), name="demonstration", daemon=True).start()
+    return serve()
+
+
+def _show(host: str, port: int, model: str) -> None:
+    if not _taking_connections(host, port):
+        return
+    address = f"{host}:{port}"
+    shown = f"trunkline --address {address} complete --model {model} {PROMPT!r}"
+    print(f"\n$ {shown}", flush=True)
+    command = [sys.executable, "-m", "trunkline.cli", "--address", address, "complete", "--model", model, "--stream", PROMPT]
+    try:
+        ended = subprocess.run(command, check=False, timeout=_ANSWER, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired:
+        print(f"no answer came within {_ANSWER:g} s; the server goes on", file=sys.stderr, flush=True)
+        return
+    if ended.returncode == 0:
+        print(
+            f"\ntrunkline serves on {address}; that answer was streamed over gRPC by {model}. Ctrl-C stops it.\n"
+            f"Next: .venv/bin/trunkline --address {address} chat --model {model}",
+            flush=True,
+        )
+    else:
+        print(f"the first call failed (exit code {ended.returncode}); the server goes on", file=sys.stderr, flush=True)
+
+
+def _taking_connections(host: str, port: int) -> bool:
+    until = time.monotonic() + _START
+    while time.monotonic() < until:
+        try:
+            with socket.create_connection((host, port), timeout=1.0):
+                return True
+        except OSError:
+            time.sleep(0.05)
+    return False

@@ -1,0 +1,134 @@
+"""Embeddings: inputs split to the provider's limits, run side by side, put together in order."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trunkline.v1 import completion_pb2, embedding_service_pb2 as pb
+
+from trunkline_server.call import Call
+from trunkline_server.engine import Engine, refuse_unsupported
+from trunkline_server.errors import LLMError, LLMInvalidResponseError, UnsupportedParameter, Violation
+from trunkline_server.providers.base import EmbeddingDialect, Notes, Target, UpstreamRequest, Vectors
+from trunkline_server.providers.headers import request_id
+from trunkline_server.providers.provider import Provider, Upstream
+
+#: Requests of one call that run side by side.
+SIDE_BY_SIDE = 4
+
+_COUNTS = ("input_tokens", "total_tokens")
+
+
+@dataclass(slots=True)
+class Embedder:
+    """Runs embeddings on the engine's providers."""
+
+    engine: Engine
+
+    async def embed(
+        self, call: Call, spec: pb.EmbeddingSpec, options: completion_pb2.CallOptions
+    ) -> pb.CreateEmbeddingsResponse:
+        """One vector per input. Raises GatewayError; a batch that fails ends the call and stops the others."""
+        provider, route = self.engine.resolve(spec.model)
+        dialect = provider.dialect
+        target = provider.target(route.model)
+        call.provider, call.model = provider.name, route.model
+        if not isinstance(dialect, EmbeddingDialect) or not target.capabilities.embeddings:
+            text = f"{provider.name!r} makes no embeddings here; choose a model of a provider that does"
+            raise UnsupportedParameter(text, violations=[Violation("spec.model", text)])
+        upstream = self.engine.upstream(provider, options.credential)
+        call.limit(provider.total_unary)
+        inputs = list(spec.inputs)
+        size = provider.embedding_batch
+        notes = Notes()
+        requests = [
+            dialect.encode_embeddings(spec, inputs[start : start + size], target, notes)
+            for start in range(0, len(inputs), size)
+        ]
+        refuse_unsupported(notes, options)
+        batches = await _all(
+            [_Batch(call, provider, upstream, target, dialect, request) for request in requests], SIDE_BY_SIDE
+        )
+        vectors = [vector for batch in batches for vector in batch.vectors]
+        if len(vectors) != len(inputs):
+            raise LLMInvalidResponseError(f"the provider sent {len(vectors)} vectors for {len(inputs)} inputs")
+        answer = pb.CreateEmbeddingsResponse(
+            id=call.id,
+            provider=provider.name,
+            model=batches[0].model or route.model,
+            warnings=notes.warnings(),
+            provider_request_id=call.provider_request_id,
+        )
+        packed = spec.encoding == pb.EMBEDDING_ENCODING_FLOAT32_LE
+        for index, vector in enumerate(vectors):
+            if packed:
+                answer.embeddings.add(index=index, float32_le=struct.pack(f"<{len(vector)}f", *vector))
+            else:
+                answer.embeddings.add(index=index, values=vector)
+        usage = _summed([batch.usage for batch in batches])
+        if usage is not None:
+            answer.usage.CopyFrom(usage)
+            call.usage = usage
+        return answer
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    call: Call
+    provider: Provider
+    upstream: Upstream
+    target: Target
+    dialect: EmbeddingDialect
+    request: UpstreamRequest
+
+    async def run(self) -> Vectors:
+        attempt = self.call.begin_attempt(self.provider.name, self.target.model)
+        try:
+            reply = await self.upstream.send(self.request, self.call.forward)
+            attempt.http_status = reply.status
+            if not self.call.provider_request_id:
+                self.call.provider_request_id = request_id(reply.headers)
+            if not 200 <= reply.status < 300:
+                raise self.provider.dialect.classify(reply.status, reply.headers, reply.body)
+            return self.dialect.decode_embeddings(reply.body)
+        except LLMError as error:
+            attempt.reason = error.reason
+            error.provider, error.model = self.provider.name, self.target.model
+            if error.http_status is None:
+                error.http_status = attempt.http_status
+            raise
+
+
+async def _all(batches: Sequence[_Batch], side_by_side: int) -> list[Vectors]:
+    if len(batches) == 1:
+        return [await batches[0].run()]
+    gate = asyncio.Semaphore(side_by_side)
+
+    async def run(batch: _Batch) -> Vectors:
+        async with gate:
+            return await batch.run()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(run(batch)) for batch in batches]
+    except BaseExceptionGroup as failed:
+        # The first failure ended the others; it is the one to report.
+        raise failed.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+def _summed(usages: Sequence[completion_pb2.Usage | None]) -> completion_pb2.Usage | None:
+    """Counts summed over batches; raw_json is the first one's. None if no batch reported usage."""
+    reported = [usage for usage in usages if usage is not None]
+    if not reported:
+        return None
+    total = completion_pb2.Usage()
+    total.CopyFrom(reported[0])
+    for usage in reported[1:]:
+        for name in _COUNTS:
+            if usage.HasField(name):
+                setattr(total, name, getattr(total, name) + getattr(usage, name))
+    return total

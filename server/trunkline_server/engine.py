@@ -1,0 +1,376 @@
+"""A call's way through the gateway: name to target, spec to bytes, bytes to answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+
+from google.protobuf.duration_pb2 import Duration
+from trunkline.v1 import completion_pb2, completion_service_pb2, generation_pb2
+
+from trunkline_server.call import Attempt, Call
+from trunkline_server.errors import (
+    GatewayError,
+    InvalidRequest,
+    LLMError,
+    LLMTimeoutError,
+    ModelNotFound,
+    UnsupportedParameter,
+    Violation,
+)
+from trunkline_server.providers.assembly import Assembly, StreamEvent, timestamp
+from trunkline_server.providers.base import Decoder, Notes, Target, UpstreamRequest
+from trunkline_server.providers.headers import rate_limits, request_id
+from trunkline_server.providers.framing import FRAMINGS, Framer
+from trunkline_server.providers.prepare import prepared
+from trunkline_server.providers.provider import Provider, Upstream
+
+MAX_RAW_BYTES = 1024 * 1024
+
+CompletionSpec = completion_pb2.CompletionSpec
+CallOptions = completion_pb2.CallOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a model name leads."""
+
+    provider: str
+    model: str
+    defaults: generation_pb2.GenerationParams | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A spec that is ready to go out."""
+
+    provider: Provider
+    upstream: Upstream
+    target: Target
+    request: UpstreamRequest
+    notes: Notes
+    reasoning_argument: str
+
+
+@dataclass(slots=True)
+class Engine:
+    """Runs completions. Holds no state of a call; closed by whoever made it."""
+
+    providers: Mapping[str, Provider]
+    #: Names of the configuration that lead to a target.
+    aliases: Mapping[str, Route] = field(default_factory=dict)
+    #: Credential name to the provider that it belongs to.
+    credentials: Mapping[str, str] = field(default_factory=dict)
+
+    def resolve(self, name: str) -> tuple[Provider, Route]:
+        """Raises ModelNotFound."""
+        route = self.aliases.get(name)
+        if route is None:
+            prefix, slash, model = name.partition("/")
+            if slash and model and prefix in self.providers:
+                route = Route(prefix, model)
+            else:
+                raise ModelNotFound(self._unknown(name), resource=("model", name))
+        return self.providers[route.provider], route
+
+    async def complete(self, call: Call, spec: CompletionSpec, options: CallOptions) -> completion_pb2.Completion:
+        """The whole answer. Raises GatewayError."""
+        ready = self.prepare(call, spec, options, stream=False)
+        call.limit(ready.provider.total_unary)
+        assembly = Assembly(ready.target.origin, ready.target.model, reasoning_argument=ready.reasoning_argument)
+        async with self._attempt(call, ready, assembly) as attempt:
+            reply = await ready.upstream.send(ready.request, call.forward)
+            self._answered(call, attempt, reply.status, reply.headers)
+            if not 200 <= reply.status < 300:
+                raise ready.provider.dialect.classify(reply.status, reply.headers, reply.body)
+            ready.provider.dialect.decode(reply.body, assembly)
+            assembly.require_content()
+        answer = assembly.completion()
+        self._complete(call, answer, ready, reply.headers)
+        if options.include_raw:
+            answer.raw.content_type = reply.headers.get("content-type", "")
+            answer.raw.body = reply.body[:MAX_RAW_BYTES]
+            answer.raw.truncated = len(reply.body) > MAX_RAW_BYTES
+        return answer
+
+    async def stream(
+        self,
+        call: Call,
+        spec: CompletionSpec,
+        options: CallOptions,
+        stream_options: completion_service_pb2.StreamOptions,
+    ) -> AsyncIterator[list[StreamEvent]]:
+        """Batches of events that leave together, not numbered; the last one ends with `finished`. Raises GatewayError.
+
+        The events before the provider's first are the caller's to make (`started`), so that a failure before then has
+        sent nothing.
+        """
+        ready = self.prepare(call, spec, options, stream=True)
+        call.limit(ready.provider.total_stream)
+        assembly = Assembly(
+            ready.target.origin,
+            ready.target.model,
+            emits=True,
+            keep=stream_options.include_completion,
+            reasoning_argument=ready.reasoning_argument,
+            include_raw=options.include_raw,
+        )
+        window = _seconds(stream_options.coalesce_window)
+        async with self._attempt(call, ready, assembly) as attempt:
+            async with ready.upstream.stream(ready.request, call.forward) as reply:
+                self._answered(call, attempt, reply.status, reply.headers)
+                if not 200 <= reply.status < 300:
+                    raise ready.provider.dialect.classify(reply.status, reply.headers, await reply.read())
+                headers = reply.headers
+                framer = FRAMINGS[ready.provider.dialect.framing]()
+                decoder = ready.provider.dialect.decoder(assembly)
+                first = True
+                chunks = reply.chunks() if not window else _windowed(reply.chunks(), window)
+                async with aclosing(chunks) as arriving:  # type: ignore[type-var]  # chunks() is an async generator
+                    limit = ready.provider.first_token
+                    async for chunk in arriving if limit is None else _first_within(arriving, attempt.began, limit):
+                        failure = _decode(framer, decoder, assembly, chunk)
+                        if assembly.has_events:
+                            events = assembly.events()
+                            if first:
+                                first = False
+                                events.insert(0, self._attempt_started(call, ready, attempt, assembly))
+                            yield events
+                        if failure is not None:
+                            raise failure
+                failure = _decode_end(framer, decoder, assembly)
+                events = assembly.events()
+                if events and first:
+                    events.insert(0, self._attempt_started(call, ready, attempt, assembly))
+                if failure is not None:
+                    if events:
+                        yield events
+                    raise failure
+        events.append(self._finished(call, ready, assembly, headers, stream_options))
+        yield events
+
+    def prepare(self, call: Call, spec: CompletionSpec, options: CallOptions, *, stream: bool) -> Prepared:
+        """Resolves and encodes. Raises ModelNotFound, UnsupportedParameter and InvalidRequest."""
+        provider, route = self.resolve(spec.model)
+        target = provider.target(route.model)
+        upstream = self.upstream(provider, options.credential)
+        spec = prepared(spec, route.defaults)
+        notes = Notes()
+        request = provider.dialect.encode(spec, target, notes, stream=stream)
+        refuse_unsupported(notes, options)
+        call.provider, call.model = provider.name, route.model
+        return Prepared(provider, upstream, target, request, notes, spec.reasoning_argument.name)
+
+    def upstream(self, provider: Provider, credential: str) -> Upstream:
+        """Raises InvalidRequest for a credential that is unknown, or another provider's."""
+        if credential and self.credentials.get(credential) != provider.name:
+            raise InvalidRequest(
+                f"no credential {credential!r} for provider {provider.name!r}",
+                violations=[
+                    Violation(
+                        "options.credential",
+                        f"{credential!r} is not a credential of provider {provider.name!r}; leave it out to use the "
+                        "provider's own",
+                    )
+                ],
+            )
+        return provider.upstreams[credential]
+
+    async def aclose(self) -> None:
+        for provider in self.providers.values():
+            await provider.aclose()
+
+    # -- steps --------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _attempt(self, call: Call, ready: Prepared, assembly: Assembly) -> AsyncIterator[Attempt]:
+        """One attempt: an error of the provider's leaves with its name, and the call knows what was spent."""
+        attempt = call.begin_attempt(ready.provider.name, ready.target.model)
+        try:
+            yield attempt
+        except LLMError as error:
+            attempt.reason = error.reason
+            error.provider, error.model = ready.provider.name, ready.target.model
+            if error.http_status is None:
+                error.http_status = attempt.http_status
+            if not error.request_id:
+                error.request_id = call.provider_request_id
+            raise
+        except GatewayError as error:
+            attempt.reason = error.reason
+            raise
+        finally:
+            attempt.ended = time.monotonic()
+            call.usage = assembly.usage
+            call.first_token_at = assembly.first_token_at
+
+    def _answered(self, call: Call, attempt: Attempt, status: int, headers: Mapping[str, str]) -> None:
+        call.first_event_at = time.monotonic()
+        attempt.http_status = status
+        call.provider_request_id = request_id(headers)
+
+    def _attempt_started(self, call: Call, ready: Prepared, attempt: Attempt, assembly: Assembly) -> StreamEvent:
+        event = StreamEvent()
+        started = event.attempt_started
+        started.attempt = attempt.number
+        started.provider = ready.provider.name
+        started.model = assembly.model
+        started.provider_response_id = assembly.response_id
+        return event
+
+    def _complete(
+        self, call: Call, answer: completion_pb2.Completion, ready: Prepared, headers: Mapping[str, str]
+    ) -> None:
+        """Adds what the gateway knows to what the provider said."""
+        answer.id = call.id
+        answer.create_time.CopyFrom(timestamp(call.create_time))
+        answer.provider = ready.provider.name
+        answer.provider_request_id = call.provider_request_id
+        answer.attempts = len(call.attempts)
+        answer.timing.CopyFrom(timing(call))
+        answer.warnings.extend(ready.notes.warnings())
+        answer.rate_limits.extend(rate_limits(headers))
+
+    def _finished(
+        self,
+        call: Call,
+        ready: Prepared,
+        assembly: Assembly,
+        headers: Mapping[str, str],
+        options: completion_service_pb2.StreamOptions,
+    ) -> StreamEvent:
+        event = StreamEvent()
+        finished = event.finished
+        if assembly.usage is not None:
+            finished.usage.CopyFrom(assembly.usage)
+        finished.timing.CopyFrom(timing(call))
+        finished.warnings.extend(ready.notes.warnings())
+        finished.attempts = len(call.attempts)
+        finished.provider_request_id = call.provider_request_id
+        finished.service_tier = assembly.service_tier
+        finished.system_fingerprint = assembly.system_fingerprint
+        finished.rate_limits.extend(rate_limits(headers))
+        if options.include_completion:
+            answer = assembly.completion()
+            self._complete(call, answer, ready, headers)
+            answer.timing.CopyFrom(finished.timing)
+            finished.completion.CopyFrom(answer)
+        return event
+
+    def _unknown(self, name: str) -> str:
+        known = ", ".join(sorted(self.providers)) or "none"
+        if "/" not in name:
+            return (
+                f"no model {name!r}: write it as PROVIDER/MODEL with one of the configured providers ({known}), or add it "
+                "to `models` in the configuration"
+            )
+        return f"no provider {name.partition('/')[0]!r} for model {name!r}: the configured providers are {known}"
+
+
+def refuse_unsupported(notes: Notes, options: CallOptions) -> None:
+    """Raises UnsupportedParameter unless the caller asked for warnings."""
+    if notes.unsupported and options.on_unsupported != completion_pb2.ON_UNSUPPORTED_WARN:
+        raise UnsupportedParameter(
+            "the model cannot honour: " + ", ".join(path for _, path, _ in notes.unsupported)
+            + " (leave it out, or set options.on_unsupported to WARN)",
+            violations=notes.violations(),
+        )
+
+
+def _decode(framer: Framer, decoder: Decoder, assembly: Assembly, chunk: bytes) -> LLMError | None:
+    """Decodes what a chunk completes. An error is returned, so that what came before it is delivered first."""
+    try:
+        for event in framer.feed(chunk):
+            if assembly.include_raw:
+                assembly.raw_event(event.name, event.data)
+            decoder.event(event)
+    except LLMError as error:
+        return error
+    return None
+
+
+def _decode_end(framer: Framer, decoder: Decoder, assembly: Assembly) -> LLMError | None:
+    try:
+        for event in framer.end():
+            if assembly.include_raw:
+                assembly.raw_event(event.name, event.data)
+            decoder.event(event)
+        decoder.end()
+    except LLMError as error:
+        return error
+    return None
+
+
+async def _first_within(chunks: AsyncIterator[bytes], began: float, limit: float) -> AsyncIterator[bytes]:
+    """Bounds the wait for the first chunk."""
+    try:
+        async with asyncio.timeout(began + limit - time.monotonic()):
+            first = await anext(chunks)
+    except StopAsyncIteration:
+        return
+    except TimeoutError:
+        raise LLMTimeoutError(f"the provider sent nothing for {limit:g} s") from None
+    yield first
+    async for chunk in chunks:
+        yield chunk
+
+
+async def _windowed(chunks: AsyncIterator[bytes], window: float) -> AsyncIterator[bytes]:
+    """Joins what arrives within `window` seconds of a first chunk."""
+    loop = asyncio.get_running_loop()
+    ended = object()
+
+    async def pull() -> object:
+        return await anext(chunks, ended)
+
+    waiting: asyncio.Task[object] | None = None
+    try:
+        while True:
+            first = await (waiting or pull())
+            waiting = None
+            if first is ended:
+                return
+            group, until = [first], loop.time() + window
+            while first is not ended:
+                waiting = asyncio.ensure_future(pull())
+                done, _ = await asyncio.wait({waiting}, timeout=until - loop.time())
+                if not done:
+                    break
+                try:
+                    first = waiting.result()
+                except LLMError:
+                    # What came before the failure is delivered before it is raised.
+                    break
+                waiting = None
+                if first is not ended:
+                    group.append(first)
+            yield b"".join(group)  # type: ignore[arg-type]  # all but the mark of the end are bytes
+            if first is ended:
+                return
+    finally:
+        if waiting is not None and not waiting.done():
+            waiting.cancel()
+            await asyncio.wait({waiting})
+
+
+def timing(call: Call) -> completion_pb2.Timing:
+    now = time.monotonic()
+    made = completion_pb2.Timing()
+    _set(made.total, now - call.received)
+    if call.first_event_at is not None:
+        _set(made.time_to_first_event, call.first_event_at - call.received)
+    if call.method.startswith("Stream") and call.first_token_at is not None:
+        _set(made.time_to_first_token, call.first_token_at - call.received)
+    return made
+
+
+def _set(duration: Duration, seconds: float) -> None:
+    nanos = max(0, int(seconds * 1e9))
+    duration.seconds, duration.nanos = divmod(nanos, 1_000_000_000)
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9

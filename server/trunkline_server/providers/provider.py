@@ -1,0 +1,75 @@
+"""A provider: a dialect, an upstream to carry its bytes, and data about its models."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from trunkline_server.providers.base import Capabilities, Dialect, Target, UpstreamRequest
+
+Headers = Sequence[tuple[str, str]]
+
+
+class Reply(Protocol):
+    """A whole answer."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def body(self) -> bytes: ...
+
+
+class StreamReply(Protocol):
+    """An answer that is still arriving."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    def chunks(self) -> AsyncIterator[bytes]: ...
+    async def read(self) -> bytes: ...
+
+
+class Upstream(Protocol):
+    """Carries requests to one endpoint with one credential. Raises LLMConnectionError and LLMTimeoutError."""
+
+    async def send(self, request: UpstreamRequest, extra_headers: Headers = ()) -> Reply: ...
+    def stream(
+        self, request: UpstreamRequest, extra_headers: Headers = ()
+    ) -> AbstractAsyncContextManager[StreamReply]: ...
+    async def aclose(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Provider:
+    """A configured provider."""
+
+    #: Its name in the configuration, the part of a model name before the first slash.
+    name: str
+    #: What it is, e.g. "openai": a key of `providers.KINDS`. Origin of its signatures.
+    kind: str
+    dialect: Dialect
+    #: Upstream for each credential by name; "" is the provider's own.
+    upstreams: dict[str, Upstream]
+    capabilities: Callable[[str], Capabilities]
+    #: Time limits of an attempt, in seconds.
+    total_unary: float = 600.0
+    total_stream: float = 1800.0
+    first_token: float | None = None
+    #: Models that it has when it lists none by itself.
+    models: tuple[str, ...] = ()
+    #: Most inputs of one embedding request.
+    embedding_batch: int = 2048
+    #: Headers sent with every request, beside authentication: read by logs and tests only.
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def target(self, model: str) -> Target:
+        return Target(provider=self.name, origin=self.kind, model=model, capabilities=self.capabilities(model))
+
+    async def aclose(self) -> None:
+        for upstream in self.upstreams.values():
+            await upstream.aclose()

@@ -1,0 +1,52 @@
+"""Who calls: static API keys, compared in constant time, or the name in a client certificate."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from typing import Any
+
+from trunkline_server.errors import CallerUnauthenticated
+
+#: The name of callers where no keys are configured.
+ANONYMOUS = "anonymous"
+
+
+class Callers:
+    """Knows callers by their key. Holds digests only.
+
+    Without keys everybody is let in, as the name in the client certificate or as `anonymous`: the server then listens on
+    loopback only, or wants client certificates.
+    """
+
+    def __init__(self, keys: Mapping[str, str]) -> None:
+        """`keys`: caller name to key."""
+        self._digests = [(name, hashlib.sha256(key.encode()).digest()) for name, key in keys.items()]
+
+    def identify(self, presented: str | bytes, context: Any) -> str:
+        """The caller's name. Raises CallerUnauthenticated, which never says how close a key came."""
+        if not self._digests:
+            return _certificate_name(context) or ANONYMOUS
+        key = presented.decode("latin-1") if isinstance(presented, bytes) else presented
+        if key[:7].lower() == "bearer ":
+            key = key[7:]
+        key = key.strip()
+        if not key:
+            raise CallerUnauthenticated(
+                "no API key: send metadata `authorization: Bearer KEY` with one of the server's configured callers' keys"
+            )
+        digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+        found = ""
+        # All are compared, so that the time tells nothing of which one matched.
+        for name, known in self._digests:
+            if hmac.compare_digest(known, digest):
+                found = name
+        if not found:
+            raise CallerUnauthenticated("the API key is not one of the server's configured callers' keys")
+        return found
+
+
+def _certificate_name(context: Any) -> str:
+    names = context.auth_context().get("x509_common_name") if context.peer_identities() else None
+    return names[0].decode("utf-8", "replace") if names else ""

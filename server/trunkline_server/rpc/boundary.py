@@ -1,0 +1,234 @@
+"""What every RPC passes through, on the way in and on the way out, in one place.
+
+In: identity, request id, deadline, admission, parsing. Out: an error becomes a status with details, once; one log line and
+the metrics tell of every call, whichever way it ended. It does the work of five interceptors at the cost of one: request
+and response are bytes here, so that a request that does not parse is an error of ours and not of gRPC's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from trunkline_server.call import Call
+from trunkline_server.errors import (
+    CallerUnauthenticated,
+    CallCancelled,
+    GatewayError,
+    GatewayOverloaded,
+    GatewayTimeout,
+    InvalidRequest,
+    ShuttingDown,
+    Violation,
+)
+from trunkline_server.rpc.access import Callers
+from trunkline_server.rpc.status import AttemptFacts, CallFacts, Failure, failure, to_gateway_error
+from trunkline_server.telemetry import Telemetry
+
+Request = TypeVar("Request", bound=Message)
+
+Context = Any
+"""A `grpc.aio.ServicerContext`; its stubs are incomplete."""
+
+#: The gateway's error leaves this much before the caller's own deadline: 5 %, within these bounds, in seconds.
+MARGIN_SHARE, MARGIN_LEAST, MARGIN_MOST = 0.05, 0.020, 0.250
+
+_TEXT_REQUEST_ID = "x-request-id"
+
+
+class Unary(Protocol[Request]):
+    async def __call__(self, request: Request, call: Call) -> Message: ...
+
+
+class Streaming(Protocol[Request]):
+    async def __call__(self, request: Request, call: Call, context: Context) -> None: ...
+
+
+@dataclass(slots=True)
+class Limits:
+    """Bounds of the server."""
+
+    #: Calls in flight; more are refused with GATEWAY_OVERLOADED.
+    max_calls: int = 10_000
+    #: Longest call without a deadline of the caller's, in seconds.
+    longest: float = 1800.0
+    #: Caller metadata that is passed on to providers as headers, lower-case.
+    forward_metadata: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class Running:
+    """Calls in flight, so that a drain and CancelCompletion find them."""
+
+    calls: dict[str, tuple[Call, asyncio.Task[Any]]] = field(default_factory=dict)
+    draining: bool = False
+
+    def end(self, call_id: str, error: GatewayError) -> bool:
+        """Ends a call with an error of ours. False if it does not run here."""
+        found = self.calls.get(call_id)
+        if found is None:
+            return False
+        call, task = found
+        if call.ending is None:
+            call.ending = error
+            task.cancel()
+        return True
+
+    def cancel(self, call_id: str, caller: str) -> bool:
+        """Cancels a completion of the same caller."""
+        found = self.calls.get(call_id)
+        return (
+            found is not None
+            and found[0].caller == caller
+            and self.end(call_id, CallCancelled("cancelled by CancelCompletion"))
+        )
+
+    async def drain(self, grace: float) -> None:
+        """Refuses new calls, lets those in flight finish within `grace` seconds, and ends the rest."""
+        self.draining = True
+        tasks = {task for _, task in self.calls.values()}
+        if tasks and grace > 0:
+            await asyncio.wait(tasks, timeout=grace)
+        for call_id in list(self.calls):
+            self.end(call_id, ShuttingDown("the server is shutting down; call again, another replica takes the call"))
+        tasks = {task for _, task in self.calls.values()}
+        if tasks:
+            await asyncio.wait(tasks, timeout=5.0)
+
+
+class Boundary:
+    """Wraps the methods of the services."""
+
+    def __init__(self, callers: Callers, limits: Limits, telemetry: Telemetry, running: Running) -> None:
+        self._callers = callers
+        self._limits = limits
+        self._telemetry = telemetry
+        self.running = running
+
+    def unary(self, name: str, request_type: type[Request], method: Unary[Request]) -> grpc.RpcMethodHandler:
+        async def handle(data: bytes, context: Context) -> bytes:
+            call = Call(name)
+            answer = b""
+
+            async def run() -> None:
+                nonlocal answer
+                request = self._parsed(request_type, data)
+                answer = (await method(request, call)).SerializeToString()
+
+            await self._guard(call, context, len(data), run)
+            return answer
+
+        return grpc.unary_unary_rpc_method_handler(handle)  # type: ignore[arg-type]  # bytes in, bytes out
+
+    def stream(self, name: str, request_type: type[Request], method: Streaming[Request]) -> grpc.RpcMethodHandler:
+        async def handle(data: bytes, context: Context) -> None:
+            call = Call(name)
+
+            async def run() -> None:
+                await method(self._parsed(request_type, data), call, context)
+
+            await self._guard(call, context, len(data), run)
+
+        return grpc.unary_stream_rpc_method_handler(handle)  # type: ignore[arg-type]  # writes by itself
+
+    async def _guard(self, call: Call, context: Context, size: int, run: Callable[[], Awaitable[None]]) -> None:
+        telemetry = self._telemetry
+        telemetry.began(call)
+        ended: Failure | None = None
+        code, reason = "OK", ""
+        try:
+            try:
+                self._enter(call, context)
+                self.running.calls[call.id] = (call, asyncio.current_task())  # type: ignore[assignment]  # in a task
+                async with asyncio.timeout(call.remaining()) as call.timer:
+                    await run()
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if call.ending is None or task is None:
+                    code, reason = "CANCELLED", "CANCELLED"
+                    raise
+                # We ended the call ourselves: a drain or CancelCompletion.
+                task.uncancel()
+                ended = self._failure(call.ending, call)
+            except BaseException as error:
+                if not isinstance(error, Exception):
+                    raise
+                ended = self._failure(self._named(error, call), call)
+        finally:
+            self.running.calls.pop(call.id, None)
+            if ended is not None:
+                code, reason = ended.code.name, ended.reason
+            telemetry.ended(call, code, reason, size)
+        if ended is not None:
+            await context.abort(ended.code, ended.message, ended.trailers)
+
+    def _enter(self, call: Call, context: Context) -> None:
+        """Identity, request id, deadline, admission. Raises GatewayError."""
+        if self.running.draining:
+            raise ShuttingDown("the server is shutting down; call again, another replica takes the call")
+        key = ""
+        forward = self._limits.forward_metadata
+        headers: list[tuple[str, str]] = []
+        for name, value in context.invocation_metadata() or ():
+            if name == "authorization" or name == "x-api-key":
+                key = value
+            elif name == _TEXT_REQUEST_ID:
+                call.request_id = value
+            elif name in forward and isinstance(value, str):
+                headers.append((name, value))
+            elif name == "trunkline-request-id":
+                call.request_id = value
+        call.forward = tuple(headers)
+        call.caller = self._callers.identify(key, context)
+        remaining = context.time_remaining()
+        seconds = self._limits.longest
+        if remaining is not None:
+            seconds = min(seconds, remaining - min(MARGIN_MOST, max(MARGIN_LEAST, MARGIN_SHARE * remaining)))
+        call.deadline = time.monotonic() + seconds
+        if len(self.running.calls) >= self._limits.max_calls:
+            raise GatewayOverloaded(f"the server has {self._limits.max_calls} calls in flight; call again shortly")
+
+    def _parsed(self, request_type: type[Request], data: bytes) -> Request:
+        try:
+            return request_type.FromString(data)
+        except DecodeError:
+            message = f"the request is not a {request_type.DESCRIPTOR.full_name}: its bytes do not parse"
+            raise InvalidRequest(message, violations=[Violation("", message)]) from None
+
+    def _named(self, error: Exception, call: Call) -> GatewayError:
+        """What an exception is to the caller. Only the deadline of the call itself is a TimeoutError here."""
+        if isinstance(error, TimeoutError) and call.timer is not None and call.timer.expired():
+            return GatewayTimeout("the time of the call ran out at the gateway")
+        known = to_gateway_error(error)
+        if known is not error:
+            self._telemetry.unforeseen(call, error)
+        return known
+
+    def _failure(self, error: GatewayError, call: Call) -> Failure:
+        return failure(
+            error,
+            CallFacts(
+                completion_id=call.id,
+                request_id=call.request_id,
+                provider=call.provider,
+                model=call.model,
+                attempts=[
+                    AttemptFacts(a.number, a.provider, a.model, a.reason, a.http_status, a.seconds)
+                    for a in call.attempts
+                ],
+                usage=call.usage,
+                last_sequence_number=call.sequence,
+                admitted=call.admitted,
+                remaining=call.remaining(),
+                max_attempts=call.max_attempts,
+            ),
+        )
+
+
+__all__ = ["Boundary", "CallerUnauthenticated", "Generic", "Limits", "Running"]

@@ -1,0 +1,73 @@
+"""CompletionService: wire in, engine, wire out."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import Any
+
+from trunkline.v1 import completion_service_pb2 as pb
+
+from trunkline_server.call import Call
+from trunkline_server.catalog import Catalog
+from trunkline_server.engine import Engine
+from trunkline_server.errors import ResourceNotFound
+from trunkline_server.rpc import validation
+from trunkline_server.rpc.boundary import Boundary, Running
+from trunkline_server.rpc.events import EventWriter
+from trunkline_server.rpc.methods import Methods, accept
+
+
+class CompletionMethods:
+    """Serves trunkline.v1.CompletionService."""
+
+    NAME = "trunkline.v1.CompletionService"
+
+    def __init__(
+        self, engine: Engine, catalog: Catalog, running: Running, *, heartbeat: float, allow_raw: bool
+    ) -> None:
+        self._engine = engine
+        self._catalog = catalog
+        self._running = running
+        self._heartbeat = heartbeat
+        self._allow_raw = allow_raw
+
+    def methods(self, boundary: Boundary) -> Methods:
+        return {
+            "CreateCompletion": boundary.unary("CreateCompletion", pb.CreateCompletionRequest, self.create),
+            "StreamCompletion": boundary.stream("StreamCompletion", pb.StreamCompletionRequest, self.stream),
+            "CountTokens": boundary.unary("CountTokens", pb.CountTokensRequest, self.count),
+            "CancelCompletion": boundary.unary("CancelCompletion", pb.CancelCompletionRequest, self.cancel),
+        }
+
+    async def create(self, request: pb.CreateCompletionRequest, call: Call) -> pb.CreateCompletionResponse:
+        accept(call, validation.of_create(request, self._allow_raw), request)
+        answer = await self._engine.complete(call, request.spec, request.options)
+        return pb.CreateCompletionResponse(completion=answer)
+
+    async def stream(self, request: pb.StreamCompletionRequest, call: Call, context: Any) -> None:
+        accept(call, validation.of_stream(request, self._allow_raw), request)
+        options = request.stream_options
+        interval = self._heartbeat
+        if options.HasField("heartbeat_interval"):
+            interval = options.heartbeat_interval.seconds + options.heartbeat_interval.nanos / 1e9
+        writer = EventWriter(context, call, interval)
+        try:
+            async with aclosing(self._engine.stream(call, request.spec, request.options, options)) as batches:
+                async for batch in batches:
+                    for event in batch:
+                        await writer.write(event)
+        finally:
+            await writer.close()
+
+    async def count(self, request: pb.CountTokensRequest, call: Call) -> pb.CountTokensResponse:
+        accept(call, validation.of_count(request, self._allow_raw), request)
+        return await self._catalog.count(call, request.spec, request.options)
+
+    async def cancel(self, request: pb.CancelCompletionRequest, call: Call) -> pb.CancelCompletionResponse:
+        accept(call, validation.of_cancel(request), request)
+        if request.completion_id == call.id or not self._running.cancel(request.completion_id, call.caller):
+            raise ResourceNotFound(
+                f"no completion {request.completion_id!r} of yours runs in this server process",
+                resource=("completion", request.completion_id),
+            )
+        return pb.CancelCompletionResponse()

@@ -1,0 +1,27 @@
+"""EmbeddingService: wire in, embedder, wire out."""
+
+from __future__ import annotations
+
+from trunkline.v1 import embedding_service_pb2 as pb
+
+from trunkline_server.call import Call
+from trunkline_server.embedder import Embedder
+from trunkline_server.rpc import validation
+from trunkline_server.rpc.boundary import Boundary
+from trunkline_server.rpc.methods import Methods, accept
+
+
+class EmbeddingMethods:
+    """Serves trunkline.v1.EmbeddingService."""
+
+    NAME = "trunkline.v1.EmbeddingService"
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+
+    def methods(self, boundary: Boundary) -> Methods:
+        return {"CreateEmbeddings": boundary.unary("CreateEmbeddings", pb.CreateEmbeddingsRequest, self.create)}
+
+    async def create(self, request: pb.CreateEmbeddingsRequest, call: Call) -> pb.CreateEmbeddingsResponse:
+        accept(call, validation.of_embeddings(request), request)
+        return await self._embedder.embed(call, request.spec, request.options)

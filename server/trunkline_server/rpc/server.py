@@ -1,0 +1,122 @@
+"""The gRPC server: options, services, health, reflection, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+from grpc_reflection.v1alpha import reflection
+
+from trunkline_server.rpc.boundary import Boundary
+from trunkline_server.rpc.completions import CompletionMethods
+from trunkline_server.rpc.embeddings import EmbeddingMethods
+from trunkline_server.rpc.models import ModelMethods
+
+Service = CompletionMethods | EmbeddingMethods | ModelMethods
+
+_HEALTH = "grpc.health.v1.Health"
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files. `client_ca_file` makes client certificates required."""
+
+    cert_file: str
+    key_file: str
+    client_ca_file: str | None = None
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Raises OSError with the name of the file that cannot be read."""
+        authority = _read(self.client_ca_file) if self.client_ca_file else None
+        return grpc.ssl_server_credentials(
+            [(_read(self.key_file), _read(self.cert_file))],
+            root_certificates=authority,
+            require_client_auth=authority is not None,
+        )
+
+
+class Server:
+    """One gRPC server on one event loop."""
+
+    def __init__(
+        self,
+        services: Sequence[Service],
+        boundary: Boundary,
+        *,
+        max_receive_bytes: int,
+        share_port: bool = False,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    ) -> None:
+        self._boundary = boundary
+        self._names = [service.NAME for service in services]
+        self._server = grpc.aio.server(
+            interceptors=list(interceptors),
+            options=[
+                ("grpc.max_receive_message_length", max_receive_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 1 if share_port else 0),
+                # Clients that ping a silent stream every 10 s or more are not cut off.
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ("grpc.http2.max_ping_strikes", 0),
+                ("grpc.keepalive_permit_without_calls", 1),
+                # The server looks for dead peers by itself.
+                ("grpc.keepalive_time_ms", 60_000),
+                ("grpc.keepalive_timeout_ms", 20_000),
+                # Connections move on, so that new replicas get their share; calls on them may finish.
+                ("grpc.max_connection_age_ms", 30 * 60 * 1000),
+                ("grpc.max_connection_age_grace_ms", 40 * 60 * 1000),
+            ],
+        )
+        self._server.add_generic_rpc_handlers(
+            tuple(
+                grpc.method_handlers_generic_handler(service.NAME, dict(service.methods(boundary)))
+                for service in services
+            )
+        )
+        self._health = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((*self._names, _HEALTH, reflection.SERVICE_NAME), self._server)
+
+    def listen(self, address: str, tls: TlsFiles | None = None) -> int:
+        """Binds and returns the port. Raises OSError if that cannot be done."""
+        try:
+            if tls is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, tls.credentials())
+        except RuntimeError:
+            port = 0
+        if not port:
+            raise OSError(f"cannot listen on {address}")
+        return port
+
+    async def start(self) -> None:
+        """Starts and tells SERVING, overall and by service."""
+        await self._server.start()
+        for name in ("", *self._names):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    async def drain(self, delay: float, grace: float) -> None:
+        """Goes down without a failed call, as far as `grace` allows.
+
+        NOT_SERVING first; `delay` seconds for load balancers to see it, while calls are still taken; then no new calls,
+        `grace` seconds for those in flight, and SHUTTING_DOWN with the last sequence number for the rest.
+        """
+        await self._health.enter_graceful_shutdown()
+        if delay > 0:
+            await asyncio.sleep(delay)
+        await self._boundary.running.drain(grace)
+        await self._server.stop(1.0)
+
+    async def stop(self) -> None:
+        """Ends at once."""
+        await self._server.stop(None)
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()

@@ -1,0 +1,206 @@
+"""Server processes: one in this process, or several that share the port under a supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing.connection
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import Any
+
+import prometheus_client
+from prometheus_client import multiprocess
+
+from trunkline_server import app as composition
+from trunkline_server.config import ConfigError, Settings, split_address
+from trunkline_server.embedded import Endpoint
+from trunkline_server.telemetry import Metrics, make_log
+
+#: A worker that dies sooner than this after its start is not replaced at once, but with growing delay.
+HEALTHY_AFTER = 10.0
+_LONGEST_DELAY = 30.0
+
+
+def run_one(settings: Settings, environ: Mapping[str, str], local: Endpoint | None, *, share_port: bool = False) -> int:
+    """Serves in this process until it is told to stop. Returns the exit code."""
+    return run_loop(_serve(settings, environ, local, share_port))
+
+
+def run_loop(main: Any) -> int:
+    """Runs a coroutine on uvloop where that exists."""
+    try:
+        import uvloop  # noqa: PLC0415  # absent on Windows
+    except ImportError:
+        return int(asyncio.run(main))
+    return int(uvloop.run(main))
+
+
+async def _serve(settings: Settings, environ: Mapping[str, str], local: Endpoint | None, share_port: bool) -> int:
+    metrics = Metrics()
+    try:
+        app = composition.build(settings, environ, local=local, share_port=share_port, metrics=metrics)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
+        app.listen()
+    except OSError as error:
+        print(bind_help(settings, error), file=sys.stderr)
+        return 2
+    exposition = None
+    if settings.metrics is not None and not share_port:
+        try:
+            exposition = prometheus_client.start_http_server(
+                settings.metrics.port, settings.metrics.host, registry=metrics.registry
+            )
+        except OSError as error:
+            print(f"cannot serve metrics on {settings.metrics.host}:{settings.metrics.port}: {error}", file=sys.stderr)
+            return 2
+    await composition.serve(app)
+    if exposition is not None:
+        exposition[0].shutdown()
+    return 0
+
+
+def bind_help(settings: Settings, error: OSError | None = None) -> str:
+    """What to do when the server cannot listen."""
+    if error is not None and error.filename:
+        return f"cannot read {error.filename}: {error.strerror}"
+    _, port = split_address(settings.listen)
+    return (
+        f"cannot listen on {settings.listen}: is something else using port {port}? Choose another port (`make run PORT=…`, "
+        "`--listen HOST:PORT` or `listen` in the configuration)"
+    )
+
+
+class Supervisor:
+    """Keeps N workers running on one port, replaces those that die, and passes on the signal to stop."""
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str], local: Endpoint | None) -> None:
+        self._settings = settings
+        self._environ = dict(environ)
+        self._local = local
+        self._context = multiprocessing.get_context("spawn")
+        self._log = make_log(form=settings.log.format, level=settings.log.level)
+        self._stopping = threading.Event()
+        self._workers: dict[int, tuple[BaseProcess, float]] = {}
+        self._failures = 0
+
+    def run(self) -> int:
+        """Returns the exit code when all workers have ended."""
+        try:
+            reserved = reserve(self._settings.listen)
+        except OSError as error:
+            print(bind_help(self._settings, error), file=sys.stderr)
+            return 2
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, self._asked)
+        with reserved, tempfile.TemporaryDirectory(prefix="trunkline-metrics-") as metrics_dir:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_dir
+            exposition = self._expose(metrics_dir)
+            for index in range(self._settings.workers):
+                self._start(index)
+            try:
+                return self._watch(metrics_dir)
+            finally:
+                if exposition is not None:
+                    exposition[0].shutdown()
+
+    def _watch(self, metrics_dir: str) -> int:
+        while not self._stopping.is_set():
+            multiprocessing.connection.wait([w.sentinel for w, _ in self._workers.values()], timeout=0.5)
+            for index, (worker, began) in list(self._workers.items()):
+                if worker.is_alive() or self._stopping.is_set():
+                    continue
+                worker.join()
+                if worker.pid is not None:
+                    multiprocess.mark_process_dead(worker.pid, metrics_dir)
+                if worker.exitcode == 2:
+                    # It said why: a mistake that starting again does not mend.
+                    self._stop_all()
+                    return 2
+                self._log.error("worker ended", worker=index, pid=worker.pid, exitcode=worker.exitcode)
+                self._failures = 0 if time.monotonic() - began > HEALTHY_AFTER else self._failures + 1
+                if self._failures:
+                    self._stopping.wait(min(_LONGEST_DELAY, 0.1 * 2**self._failures))
+                if not self._stopping.is_set():
+                    self._start(index)
+        self._stop_all()
+        return 0
+
+    def _start(self, index: int) -> None:
+        worker = self._context.Process(
+            target=_worker, args=(self._settings, self._environ, self._local), name=f"trunkline-worker-{index}", daemon=True
+        )
+        worker.start()
+        self._workers[index] = (worker, time.monotonic())
+
+    def _stop_all(self) -> None:
+        for worker, _ in self._workers.values():
+            if worker.is_alive():
+                worker.terminate()
+        drain = self._settings.drain
+        until = time.monotonic() + drain.delay + drain.grace + 15
+        for worker, _ in self._workers.values():
+            worker.join(max(0.0, until - time.monotonic()))
+            if worker.is_alive():
+                worker.kill()
+                worker.join()
+
+    def _asked(self, number: int, frame: FrameType | None) -> None:
+        self._stopping.set()
+
+    def _expose(self, metrics_dir: str) -> Any:
+        if self._settings.metrics is None:
+            return None
+        registry = prometheus_client.CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry, path=metrics_dir)  # type: ignore[no-untyped-call]
+        return prometheus_client.start_http_server(
+            self._settings.metrics.port, self._settings.metrics.host, registry=registry
+        )
+
+
+def _worker(settings: Settings, environ: Mapping[str, str], local: Endpoint | None) -> None:
+    # A worker that outlives its supervisor would hold the port.
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    sys.exit(run_one(settings, environ, local, share_port=True))
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def is_free(address: str) -> bool:
+    """Can the address be bound now?"""
+    try:
+        reserve(address).close()
+    except OSError:
+        return False
+    return True
+
+
+def reserve(address: str) -> socket.socket:
+    """Binds the port without listening, so that it is ours while workers come and go. Raises OSError if it is taken."""
+    host, port = split_address(address)
+    family, kind, proto, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    probe = socket.socket(family, kind, proto)
+    try:
+        # Without SO_REUSEPORT: a server that shares its port with strangers would not be told apart.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(where)
+    finally:
+        probe.close()
+    held = socket.socket(family, kind, proto)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held.bind(where)
+    return held
