@@ -32,24 +32,9 @@ func (e *ParseError) Error() string { return "trunkline: the answer does not fit
 func Parse[T any](
 	ctx context.Context, client *Client, spec *trunklinev1.CompletionSpec, opts ...RequestOption,
 ) (value T, completion *trunklinev1.Completion, err error) {
-	schema, text := new(jsonschema.Schema), spec.GetResponseFormat().GetJsonSchema().GetJsonSchema()
-	if text != "" {
-		if err := json.Unmarshal([]byte(text), schema); err != nil {
-			return value, nil, fmt.Errorf("trunkline: spec.response_format.json_schema: %w", err)
-		}
-	} else {
-		format := &trunklinev1.JsonSchemaFormat{}
-		if schema, format.JsonSchema, err = schemaOf[T](); err != nil {
-			return value, nil, err
-		}
-		// Providers refuse a strict schema that leaves something open.
-		if closed(schema) {
-			format.Strict = proto.Bool(true)
-		}
-		spec = proto.Clone(spec).(*trunklinev1.CompletionSpec)
-		spec.ResponseFormat = &trunklinev1.ResponseFormat{
-			Format: &trunklinev1.ResponseFormat_JsonSchema{JsonSchema: format},
-		}
+	schema, spec, err := asking[T](spec)
+	if err != nil {
+		return value, nil, err
 	}
 	if completion, err = client.Complete(ctx, spec, opts...); err != nil {
 		return value, nil, err
@@ -60,6 +45,30 @@ func Parse[T any](
 		}
 	}
 	return value, completion, nil
+}
+
+// asking returns the schema that the answer must follow, and the spec that asks for it.
+func asking[T any](spec *trunklinev1.CompletionSpec) (*jsonschema.Schema, *trunklinev1.CompletionSpec, error) {
+	if text := spec.GetResponseFormat().GetJsonSchema().GetJsonSchema(); text != "" {
+		schema := new(jsonschema.Schema)
+		if err := json.Unmarshal([]byte(text), schema); err != nil {
+			return nil, nil, fmt.Errorf("trunkline: spec.response_format.json_schema: %w", err)
+		}
+		return schema, spec, nil
+	}
+	schema, text, err := schemaOf[T]()
+	if err != nil {
+		return nil, nil, err
+	}
+	format := &trunklinev1.JsonSchemaFormat{JsonSchema: text}
+	if closed(schema) { // providers refuse a strict schema that leaves something open
+		format.Strict = proto.Bool(true)
+	}
+	spec = proto.Clone(spec).(*trunklinev1.CompletionSpec)
+	spec.ResponseFormat = &trunklinev1.ResponseFormat{
+		Format: &trunklinev1.ResponseFormat_JsonSchema{JsonSchema: format},
+	}
+	return schema, spec, nil
 }
 
 // FunctionOf is a tool whose arguments are the fields of the struct T.
