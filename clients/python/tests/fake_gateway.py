@@ -98,7 +98,7 @@ class FakeGateway(CompletionServiceServicer, ModelServiceServicer):
         self._server = grpc.server(self._pool, options=[("grpc.max_receive_message_length", 32 << 20)])
         add_CompletionServiceServicer_to_server(self, self._server)
         add_ModelServiceServicer_to_server(self, self._server)
-        health = grpc.unary_unary_rpc_method_handler(self._check_health)
+        health: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(self._check_health)
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": health}),)
         )
@@ -130,6 +130,7 @@ class FakeGateway(CompletionServiceServicer, ModelServiceServicer):
             elif isinstance(step, Failure):
                 fail(step, context)
             else:
+                assert isinstance(step, StreamCompletionResponse)
                 yield step
 
     def CountTokens(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -202,8 +203,8 @@ def hello_events() -> list[StreamCompletionResponse]:
 
 
 _EVENTS = {
-    field.message_type.full_name: field.name
-    for field in StreamCompletionResponse.DESCRIPTOR.oneofs_by_name["event"].fields
+    event.message_type.full_name: event.name  # type: ignore[union-attr]  # every event is a message
+    for event in StreamCompletionResponse.DESCRIPTOR.oneofs_by_name["event"].fields
 }
 
 
