@@ -1,6 +1,6 @@
 # Everything a person or CI does here is a target; `make` lists them.
 PYTHON  ?= python3
-PORT    ?= 50051
+PORT    ?=
 CORPUS  ?=
 VENV    := .venv
 BIN     := $(VENV)/bin
@@ -68,11 +68,13 @@ $(NODE): $(TS)/package.json $(TS)/package-lock.json
 # ---------------------------------------------------------------------------------------------------- generated code
 
 .PHONY: generate check-generate
-generate: $(VENV)/.dev $(CODEGEN)/.stamp $(NODE) .build/bin/.stamp ## write the committed stubs of the three languages from proto/
+generate: $(VENV)/.dev $(CODEGEN)/.stamp $(NODE) .build/bin/.stamp ## write the stubs of the three languages and Python's blocking client
 	@$(BIN)/python tools/generate.py --buf $(BIN)/buf
+	@$(BIN)/python clients/python/tools/unasync.py
 
-check-generate: $(VENV)/.dev $(CODEGEN)/.stamp $(NODE) .build/bin/.stamp ## fail when the stubs are not what proto/ says
+check-generate: $(VENV)/.dev $(CODEGEN)/.stamp $(NODE) .build/bin/.stamp ## fail when generated code is not what its sources say
 	@$(BIN)/python tools/generate.py --buf $(BIN)/buf --check
+	@$(BIN)/python clients/python/tools/unasync.py --check
 
 .build/bin/.stamp: tools/go.mod tools/go.sum
 	@command -v go >/dev/null || { echo "trunkline: go not found; generating the Go stubs needs Go 1.25 or newer" >&2; exit 1; }
@@ -91,10 +93,10 @@ $(RPC): requirements/server.txt buf.gen.google-rpc.yaml $(VENV)/.dev $(NODE)
 
 .PHONY: run serve
 run: $(VENV)/.server $(VENV)/.local ## start the gateway; the embedded model answers over gRPC (PORT=50051)
-	@$(BIN)/trunkline-server run --port $(PORT)
+	@$(BIN)/trunkline-server run $(if $(PORT),--port $(PORT))
 
 serve: $(VENV)/.server $(VENV)/.local ## start the gateway with your configuration (CONFIG=trunkline.yaml PORT=50051)
-	@$(BIN)/trunkline-server serve --port $(PORT) $(if $(CONFIG),--config $(CONFIG))
+	@$(BIN)/trunkline-server serve $(if $(PORT),--port $(PORT)) $(if $(CONFIG),--config $(CONFIG))
 
 # -------------------------------------------------------------------------------------------------------------- test
 
@@ -152,7 +154,7 @@ lint-typescript: $(TS_READY)
 
 types: $(VENV)/.dev $(TS_READY) ## check the types: mypy --strict and tsc
 	@$(BIN)/mypy $(PY) clients/python/trunkline
-	@$(BIN)/mypy --cache-dir .mypy_cache/client $(wildcard clients/python/tests)
+	@MYPYPATH=clients/python/tests $(BIN)/mypy --cache-dir .mypy_cache/client clients/python/tests
 	@$(call needs,typescript,node) cd $(TS) && npm run --silent types
 
 format: $(VENV)/.dev $(TS_READY) ## rewrite to the project's style
