@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from google.protobuf import json_format
-from trunkline.v1 import generation_pb2
 
+from trunkline.v1 import generation_pb2
 from trunkline_server import providers
 from trunkline_server.catalog import Catalog
 from trunkline_server.config import ConfigError, ProviderSettings, Settings
@@ -89,9 +89,7 @@ def build(
         EmbeddingMethods(Embedder(engine)),
         ModelMethods(Catalog(engine)),
     )
-    server = Server(
-        services, boundary, max_receive_bytes=settings.limits.max_request_bytes, share_port=share_port
-    )
+    server = Server(services, boundary, max_receive_bytes=settings.limits.max_request_bytes, share_port=share_port)
     return App(server, engine, telemetry, settings)
 
 
@@ -100,7 +98,9 @@ def provider_settings(settings: Settings, environ: Mapping[str, str]) -> dict[st
     if settings.providers is not None:
         return dict(settings.providers)
     return {
-        kind: ProviderSettings(api_key_env=variable) for kind, variable in providers.usual_keys() if environ.get(variable)
+        kind: ProviderSettings(api_key_env=variable)
+        for kind, variable in providers.usual_keys()
+        if environ.get(variable)
     }
 
 
@@ -129,7 +129,9 @@ def _providers(settings: Settings, environ: Mapping[str, str], local: Endpoint |
     made: dict[str, Provider] = {}
     mistakes: list[str] = []
     for name, asked in provider_settings(settings, environ).items():
-        keys = {n: c.api_key.get_secret_value() for n, c in settings.credentials.items() if c.provider == name and c.api_key}
+        keys = {
+            n: c.api_key.get_secret_value() for n, c in settings.credentials.items() if c.provider == name and c.api_key
+        }
         options = ProviderOptions(
             name=name,
             kind=asked.kind or name,

@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from trunkline.v1 import completion_pb2, completion_service_pb2, model_service_pb2 as pb
-
+from trunkline.v1 import completion_pb2, completion_service_pb2
+from trunkline.v1 import model_service_pb2 as pb
 from trunkline_server import prices
 from trunkline_server.call import Call
 from trunkline_server.engine import Engine, refuse_unsupported
@@ -54,7 +54,7 @@ class Catalog:
         for provider, found in zip(providers, lists, strict=True):
             if isinstance(found, GatewayError):
                 unlisted.append(pb.UnlistedProvider(provider=provider.name, reason=found.reason))
-                found = [ListedModel(name) for name in provider.models]
+                continue
             for listed in found:
                 model = self._model(provider, listed)
                 models[model.name] = model

@@ -26,7 +26,12 @@ app = typer.Typer(
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", "-c", envvar="TRUNKLINE_CONFIG", help="YAML file. Without one: providers by their usual key variables."),
+    typer.Option(
+        "--config",
+        "-c",
+        envvar="TRUNKLINE_CONFIG",
+        help="YAML file. Without one: providers by their usual key variables.",
+    ),
 ]
 ListenOption = Annotated[str | None, typer.Option("--listen", "-l", help="HOST:PORT, default 127.0.0.1:50051.")]
 PortOption = Annotated[
@@ -83,7 +88,9 @@ def _load(config: Path | None, listen: str | None, port: int | None, worker_coun
         settings = load(config, listen=listen, workers=worker_count)
         if port is not None:
             host, _ = split_address(settings.listen)
-            settings = load(config, listen=f"[{host}]:{port}" if ":" in host else f"{host}:{port}", workers=worker_count)
+            settings = load(
+                config, listen=f"[{host}]:{port}" if ":" in host else f"{host}:{port}", workers=worker_count
+            )
     except ConfigError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
@@ -96,6 +103,9 @@ def _serve(settings: Settings, embedded: Embedded | None) -> int:
         if settings.workers == 1:
             return workers.run_one(settings, os.environ, endpoint)
         return workers.Supervisor(settings, os.environ, endpoint).run()
+    except ConfigError as error:
+        typer.echo(str(error), err=True)
+        return 2
     finally:
         if embedded is not None:
             embedded.stop()

@@ -1,7 +1,7 @@
 """The configuration: one YAML file and the environment, checked as a whole.
 
-Every mistake is reported at once, by field. Secrets are named by reference (an environment variable or a file), read once,
-and shown as `**********` wherever settings are shown.
+Every mistake is reported at once, by field. Secrets are named by reference (an environment variable or a file), read
+once, and shown as `**********` wherever settings are shown.
 """
 
 from __future__ import annotations
@@ -219,24 +219,28 @@ class LogSettings(_Strict):
     format: Literal["json", "text"] = "json"
 
 
-_FILE: ContextVar[Mapping[str, Any]] = ContextVar("configuration file", default={})
+_FILE: ContextVar[Mapping[str, Any] | None] = ContextVar("configuration file", default=None)
 
 
 class _FileSource(PydanticBaseSettingsSource):
     """What was read from the YAML file."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        return _FILE.get().get(field_name), field_name, False
+        return (_FILE.get() or {}).get(field_name), field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        return dict(_FILE.get())
+        return dict(_FILE.get() or {})
 
 
 class Settings(BaseSettings):
     """All settings. The environment wins over the file: TRUNKLINE_LISTEN, TRUNKLINE_LOG__LEVEL ..."""
 
     model_config = SettingsConfigDict(
-        env_prefix="TRUNKLINE_", env_nested_delimiter="__", extra="forbid", frozen=True, nested_model_default_partial_update=True
+        env_prefix="TRUNKLINE_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
     )
 
     #: HOST:PORT. Only loopback while no callers are configured and no client certificates are required.
@@ -282,8 +286,8 @@ class Settings(BaseSettings):
         protected = bool(self.callers) or (self.tls is not None and self.tls.client_ca_file is not None)
         if port is not None and not protected and not is_loopback(host):
             mistakes.append(
-                f"listen: {self.listen} can be reached from other machines, and no callers are configured; add `callers`, "
-                "require client certificates with tls.client_ca_file, or listen on 127.0.0.1"
+                f"listen: {self.listen} can be reached from other machines, and no callers are configured; add "
+                "`callers`, require client certificates with tls.client_ca_file, or listen on 127.0.0.1"
             )
         names = [caller.name for caller in self.callers]
         mistakes.extend(f"callers: {n!r} is there twice" for n in sorted({n for n in names if names.count(n) > 1}))
@@ -295,9 +299,11 @@ class Settings(BaseSettings):
             for name, credential in self.credentials.items():
                 if credential.provider not in known:
                     mistakes.append(f"credentials.{name}: no provider {credential.provider!r} is configured")
-        for header in self.forward_metadata:
-            if header in _NEVER_FORWARDED or header.startswith("grpc-") or header.endswith("-bin"):
-                mistakes.append(f"forward_metadata: {header!r} is never forwarded")
+        mistakes.extend(
+            f"forward_metadata: {header!r} is never forwarded"
+            for header in self.forward_metadata
+            if header in _NEVER_FORWARDED or header.startswith("grpc-") or header.endswith("-bin")
+        )
         if mistakes:
             raise ValueError("\n".join(mistakes))
         return self
@@ -358,7 +364,6 @@ def _told(error: ValidationError, path: Path | None) -> str:
         text = mistake["msg"].removeprefix("Value error, ")
         if mistake["type"] == "extra_forbidden":
             text = "no such setting"
-        for line in text.split("\n"):
-            lines.append(f"  {where}: {line}" if where else f"  {line}")
+        lines.extend(f"  {where}: {line}" if where else f"  {line}" for line in text.split("\n"))
     count = f"{len(lines)} mistake" + ("s" if len(lines) != 1 else "")
     return f"the configuration{f' {path}' if path else ''} has {count}:\n" + "\n".join(lines)

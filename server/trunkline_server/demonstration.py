@@ -26,21 +26,23 @@ def _show(host: str, port: int, model: str) -> None:
         return
     address = f"{host}:{port}"
     shown = f"trunkline --address {address} complete --model {model} {PROMPT!r}"
-    print(f"\n$ {shown}", flush=True)
-    command = [sys.executable, "-m", "trunkline.cli", "--address", address, "complete", "--model", model, "--stream", PROMPT]
+    _say(f"\n$ {shown}")
+    command = [sys.executable, "-m", "trunkline.cli", "--address", address, "complete", "--model", model, "--stream"]
     try:
-        ended = subprocess.run(command, check=False, timeout=_ANSWER, stdin=subprocess.DEVNULL)
+        ended = subprocess.run([*command, PROMPT], check=False, timeout=_ANSWER, stdin=subprocess.DEVNULL)  # noqa: S603  # ours
     except subprocess.TimeoutExpired:
-        print(f"no answer came within {_ANSWER:g} s; the server goes on", file=sys.stderr, flush=True)
+        _say(f"no answer came within {_ANSWER:g} s; the server goes on")
         return
-    if ended.returncode == 0:
-        print(
-            f"\ntrunkline serves on {address}; that answer was streamed over gRPC by {model}. Ctrl-C stops it.\n"
-            f"Next: .venv/bin/trunkline --address {address} chat --model {model}",
-            flush=True,
-        )
-    else:
-        print(f"the first call failed (exit code {ended.returncode}); the server goes on", file=sys.stderr, flush=True)
+    if ended.returncode:
+        _say(f"the first call failed (exit code {ended.returncode}); the server goes on")
+        return
+    _say(f"\ntrunkline serves on {address}; that answer was streamed over gRPC by {model}. Ctrl-C stops it.")
+    _say(f"Next: .venv/bin/trunkline --address {address} chat --model {model}")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def _taking_connections(host: str, port: int) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
 from google.protobuf.duration_pb2 import Duration
-from trunkline.v1 import completion_pb2, completion_service_pb2, generation_pb2
 
+from trunkline.v1 import completion_pb2, completion_service_pb2, generation_pb2
 from trunkline_server.call import Attempt, Call
 from trunkline_server.errors import (
     GatewayError,
@@ -23,8 +23,8 @@ from trunkline_server.errors import (
 )
 from trunkline_server.providers.assembly import Assembly, StreamEvent, timestamp
 from trunkline_server.providers.base import Decoder, Notes, Target, UpstreamRequest
-from trunkline_server.providers.headers import rate_limits, request_id
 from trunkline_server.providers.framing import FRAMINGS, Framer
+from trunkline_server.providers.headers import rate_limits, request_id
 from trunkline_server.providers.prepare import prepared
 from trunkline_server.providers.provider import Provider, Upstream
 
@@ -102,7 +102,7 @@ class Engine:
         spec: CompletionSpec,
         options: CallOptions,
         stream_options: completion_service_pb2.StreamOptions,
-    ) -> AsyncIterator[list[StreamEvent]]:
+    ) -> AsyncGenerator[list[StreamEvent]]:
         """Batches of events that leave together, not numbered; the last one ends with `finished`. Raises GatewayError.
 
         The events before the provider's first are the caller's to make (`started`), so that a failure before then has
@@ -119,38 +119,33 @@ class Engine:
             include_raw=options.include_raw,
         )
         window = _seconds(stream_options.coalesce_window)
-        async with self._attempt(call, ready, assembly) as attempt:
-            async with ready.upstream.stream(ready.request, call.forward) as reply:
-                self._answered(call, attempt, reply.status, reply.headers)
-                if not 200 <= reply.status < 300:
-                    raise ready.provider.dialect.classify(reply.status, reply.headers, await reply.read())
-                headers = reply.headers
-                framer = FRAMINGS[ready.provider.dialect.framing]()
-                decoder = ready.provider.dialect.decoder(assembly)
-                first = True
-                chunks = reply.chunks() if not window else _windowed(reply.chunks(), window)
-                async with aclosing(chunks) as arriving:  # type: ignore[type-var]  # chunks() is an async generator
-                    limit = ready.provider.first_token
-                    async for chunk in arriving if limit is None else _first_within(arriving, attempt.began, limit):
-                        failure = _decode(framer, decoder, assembly, chunk)
-                        if assembly.has_events:
-                            events = assembly.events()
-                            if first:
-                                first = False
-                                events.insert(0, self._attempt_started(call, ready, attempt, assembly))
-                            yield events
-                        if failure is not None:
-                            raise failure
-                failure = _decode_end(framer, decoder, assembly)
-                events = assembly.events()
-                if events and first:
-                    events.insert(0, self._attempt_started(call, ready, attempt, assembly))
-                if failure is not None:
-                    if events:
+        dialect = ready.provider.dialect
+        async with (
+            self._attempt(call, ready, assembly) as attempt,
+            ready.upstream.stream(ready.request, call.forward) as reply,
+        ):
+            self._answered(call, attempt, reply.status, reply.headers)
+            if not 200 <= reply.status < 300:
+                raise dialect.classify(reply.status, reply.headers, await reply.read())
+            chunks = reply.chunks()
+            if window:
+                chunks = _windowed(chunks, window)
+            if ready.provider.first_token is not None:
+                chunks = _first_within(chunks, attempt.began, ready.provider.first_token)
+            stream = _Decoding(FRAMINGS[dialect.framing](), dialect.decoder(assembly), assembly)
+            introduced = False
+            async with aclosing(stream.chunks(chunks)) as arriving:
+                async for chunk in arriving:
+                    failure = stream.take(chunk)
+                    if assembly.has_events:
+                        events = assembly.events()
+                        if not introduced:
+                            introduced = True
+                            events.insert(0, self._attempt_started(ready, attempt, assembly))
                         yield events
-                    raise failure
-        events.append(self._finished(call, ready, assembly, headers, stream_options))
-        yield events
+                    if failure is not None:
+                        raise failure
+        yield [self._finished(call, ready, assembly, reply.headers, stream_options)]
 
     def prepare(self, call: Call, spec: CompletionSpec, options: CallOptions, *, stream: bool) -> Prepared:
         """Resolves and encodes. Raises ModelNotFound, UnsupportedParameter and InvalidRequest."""
@@ -212,7 +207,7 @@ class Engine:
         attempt.http_status = status
         call.provider_request_id = request_id(headers)
 
-    def _attempt_started(self, call: Call, ready: Prepared, attempt: Attempt, assembly: Assembly) -> StreamEvent:
+    def _attempt_started(self, ready: Prepared, attempt: Attempt, assembly: Assembly) -> StreamEvent:
         event = StreamEvent()
         started = event.attempt_started
         started.attempt = attempt.number
@@ -264,8 +259,8 @@ class Engine:
         known = ", ".join(sorted(self.providers)) or "none"
         if "/" not in name:
             return (
-                f"no model {name!r}: write it as PROVIDER/MODEL with one of the configured providers ({known}), or add it "
-                "to `models` in the configuration"
+                f"no model {name!r}: write it as PROVIDER/MODEL with one of the configured providers ({known}), or add "
+                "it to `models` in the configuration"
             )
         return f"no provider {name.partition('/')[0]!r} for model {name!r}: the configured providers are {known}"
 
@@ -274,37 +269,44 @@ def refuse_unsupported(notes: Notes, options: CallOptions) -> None:
     """Raises UnsupportedParameter unless the caller asked for warnings."""
     if notes.unsupported and options.on_unsupported != completion_pb2.ON_UNSUPPORTED_WARN:
         raise UnsupportedParameter(
-            "the model cannot honour: " + ", ".join(path for _, path, _ in notes.unsupported)
+            "the model cannot honour: "
+            + ", ".join(path for _, path, _ in notes.unsupported)
             + " (leave it out, or set options.on_unsupported to WARN)",
             violations=notes.violations(),
         )
 
 
-def _decode(framer: Framer, decoder: Decoder, assembly: Assembly, chunk: bytes) -> LLMError | None:
-    """Decodes what a chunk completes. An error is returned, so that what came before it is delivered first."""
-    try:
-        for event in framer.feed(chunk):
-            if assembly.include_raw:
-                assembly.raw_event(event.name, event.data)
-            decoder.event(event)
-    except LLMError as error:
-        return error
-    return None
+@dataclass(slots=True)
+class _Decoding:
+    """Bytes to events of one stream."""
+
+    framer: Framer
+    decoder: Decoder
+    assembly: Assembly
+
+    async def chunks(self, arriving: AsyncGenerator[bytes]) -> AsyncGenerator[bytes | None]:
+        """What arrives, and None when the stream has ended."""
+        async with aclosing(arriving):
+            async for chunk in arriving:
+                yield chunk
+        yield None
+
+    def take(self, chunk: bytes | None) -> LLMError | None:
+        """Decodes what a chunk completes. An error is returned, so that what came before it is delivered first."""
+        assembly, decoder = self.assembly, self.decoder
+        try:
+            for event in self.framer.end() if chunk is None else self.framer.feed(chunk):
+                if assembly.include_raw:
+                    assembly.raw_event(event.name, event.data)
+                decoder.event(event)
+            if chunk is None:
+                decoder.end()
+        except LLMError as error:
+            return error
+        return None
 
 
-def _decode_end(framer: Framer, decoder: Decoder, assembly: Assembly) -> LLMError | None:
-    try:
-        for event in framer.end():
-            if assembly.include_raw:
-                assembly.raw_event(event.name, event.data)
-            decoder.event(event)
-        decoder.end()
-    except LLMError as error:
-        return error
-    return None
-
-
-async def _first_within(chunks: AsyncIterator[bytes], began: float, limit: float) -> AsyncIterator[bytes]:
+async def _first_within(chunks: AsyncGenerator[bytes], began: float, limit: float) -> AsyncGenerator[bytes]:
     """Bounds the wait for the first chunk."""
     try:
         async with asyncio.timeout(began + limit - time.monotonic()):
@@ -318,7 +320,7 @@ async def _first_within(chunks: AsyncIterator[bytes], began: float, limit: float
         yield chunk
 
 
-async def _windowed(chunks: AsyncIterator[bytes], window: float) -> AsyncIterator[bytes]:
+async def _windowed(chunks: AsyncGenerator[bytes], window: float) -> AsyncGenerator[bytes]:
     """Joins what arrives within `window` seconds of a first chunk."""
     loop = asyncio.get_running_loop()
     ended = object()

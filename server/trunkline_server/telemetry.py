@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any, TextIO
 
 import msgspec
@@ -141,6 +141,3 @@ def make_log(*, form: str = "json", level: str = "info", stream: TextIO | None =
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         cache_logger_on_first_use=True,
     ).bind()
-
-
-__all__ = ["Mapping", "Metrics", "Telemetry", "make_log"]

@@ -30,14 +30,14 @@ _LONGEST_DELAY = 30.0
 
 
 def run_one(settings: Settings, environ: Mapping[str, str], local: Endpoint | None, *, share_port: bool = False) -> int:
-    """Serves in this process until it is told to stop. Returns the exit code."""
+    """Serves in this process until it is told to stop. Returns the exit code. Raises ConfigError."""
     return run_loop(_serve(settings, environ, local, share_port))
 
 
 def run_loop(main: Any) -> int:
     """Runs a coroutine on uvloop where that exists."""
     try:
-        import uvloop  # noqa: PLC0415  # absent on Windows
+        import uvloop  # absent on Windows
     except ImportError:
         return int(asyncio.run(main))
     return int(uvloop.run(main))
@@ -45,25 +45,12 @@ def run_loop(main: Any) -> int:
 
 async def _serve(settings: Settings, environ: Mapping[str, str], local: Endpoint | None, share_port: bool) -> int:
     metrics = Metrics()
-    try:
-        app = composition.build(settings, environ, local=local, share_port=share_port, metrics=metrics)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+    app = composition.build(settings, environ, local=local, share_port=share_port, metrics=metrics)
     try:
         app.listen()
     except OSError as error:
-        print(bind_help(settings, error), file=sys.stderr)
-        return 2
-    exposition = None
-    if settings.metrics is not None and not share_port:
-        try:
-            exposition = prometheus_client.start_http_server(
-                settings.metrics.port, settings.metrics.host, registry=metrics.registry
-            )
-        except OSError as error:
-            print(f"cannot serve metrics on {settings.metrics.host}:{settings.metrics.port}: {error}", file=sys.stderr)
-            return 2
+        raise ConfigError(bind_help(settings, error)) from None
+    exposition = None if share_port else _expose(settings, metrics.registry)
     await composition.serve(app)
     if exposition is not None:
         exposition[0].shutdown()
@@ -76,8 +63,8 @@ def bind_help(settings: Settings, error: OSError | None = None) -> str:
         return f"cannot read {error.filename}: {error.strerror}"
     _, port = split_address(settings.listen)
     return (
-        f"cannot listen on {settings.listen}: is something else using port {port}? Choose another port (`make run PORT=…`, "
-        "`--listen HOST:PORT` or `listen` in the configuration)"
+        f"cannot listen on {settings.listen}: is something else using port {port}? Choose another port "
+        "(`make run PORT=…`, `--port`, or `listen` in the configuration)"
     )
 
 
@@ -95,17 +82,18 @@ class Supervisor:
         self._failures = 0
 
     def run(self) -> int:
-        """Returns the exit code when all workers have ended."""
+        """Returns the exit code when all workers have ended. Raises ConfigError."""
         try:
             reserved = reserve(self._settings.listen)
         except OSError as error:
-            print(bind_help(self._settings, error), file=sys.stderr)
-            return 2
+            raise ConfigError(bind_help(self._settings, error)) from None
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, self._asked)
         with reserved, tempfile.TemporaryDirectory(prefix="trunkline-metrics-") as metrics_dir:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_dir
-            exposition = self._expose(metrics_dir)
+            registry = prometheus_client.CollectorRegistry()
+            multiprocess.MultiProcessCollector(registry, path=metrics_dir)  # type: ignore[no-untyped-call]
+            exposition = _expose(self._settings, registry)
             for index in range(self._settings.workers):
                 self._start(index)
             try:
@@ -138,7 +126,10 @@ class Supervisor:
 
     def _start(self, index: int) -> None:
         worker = self._context.Process(
-            target=_worker, args=(self._settings, self._environ, self._local), name=f"trunkline-worker-{index}", daemon=True
+            target=_worker,
+            args=(self._settings, self._environ, self._local),
+            name=f"trunkline-worker-{index}",
+            daemon=True,
         )
         worker.start()
         self._workers[index] = (worker, time.monotonic())
@@ -158,20 +149,26 @@ class Supervisor:
     def _asked(self, number: int, frame: FrameType | None) -> None:
         self._stopping.set()
 
-    def _expose(self, metrics_dir: str) -> Any:
-        if self._settings.metrics is None:
-            return None
-        registry = prometheus_client.CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry, path=metrics_dir)  # type: ignore[no-untyped-call]
-        return prometheus_client.start_http_server(
-            self._settings.metrics.port, self._settings.metrics.host, registry=registry
-        )
+
+def _expose(settings: Settings, registry: prometheus_client.CollectorRegistry) -> Any:
+    if settings.metrics is None:
+        return None
+    host, port = settings.metrics.host, settings.metrics.port
+    try:
+        return prometheus_client.start_http_server(port, host, registry=registry)
+    except OSError as error:
+        raise ConfigError(f"cannot serve metrics on {host}:{port}: {error.strerror}") from None
 
 
 def _worker(settings: Settings, environ: Mapping[str, str], local: Endpoint | None) -> None:
     # A worker that outlives its supervisor would hold the port.
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    sys.exit(run_one(settings, environ, local, share_port=True))
+    try:
+        code = run_one(settings, environ, local, share_port=True)
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        code = 2
+    sys.exit(code)
 
 
 def _end_with(parent: int) -> None:

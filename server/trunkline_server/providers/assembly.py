@@ -1,8 +1,8 @@
 """An answer while it arrives.
 
-A dialect's decoder pours what it reads into an `Assembly`, in pieces or all at once; out of it come the events of a stream
-(`events`), the whole `Completion` (`completion`), or both. Part indexes, the order of events, joining of adjacent deltas
-and the treatment of tool arguments live here, once, for all dialects.
+A dialect's decoder pours what it reads into an `Assembly`, in pieces or all at once; out of it come the events of a
+stream (`events`), the whole `Completion` (`completion`), or both. Part indexes, the order of events, joining of
+adjacent deltas and the treatment of tool arguments live here, once, for all dialects.
 
 Pieces are collected in lists and joined once: appending to a protobuf string leaks (arenas do not free).
 """
@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Hashable, Iterable
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from trunkline.v1 import completion_pb2, completion_service_pb2, message_pb2
 
+from trunkline.v1 import completion_pb2, completion_service_pb2, message_pb2
 from trunkline_server.errors import LLMConnectionError, LLMEmptyResponseError, LLMInvalidResponseError
 from trunkline_server.providers.arguments import completed, without_argument
 

@@ -1,8 +1,8 @@
 """The seam between the engine and the providers.
 
-A dialect is a wire format and nothing else: it turns a spec into bytes and bytes into an assembly, holds no I/O and keeps
-no state between calls, so that it runs over recordings without a server. A provider is a dialect with a base URL, an
-authentication and data about what it can do.
+A dialect is a wire format and nothing else: it turns a spec into bytes and bytes into an assembly, holds no I/O and
+keeps no state between calls, so that it runs over recordings without a server. A provider is a dialect with a base
+URL, an authentication and data about what it can do.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from trunkline.v1 import completion_pb2, embedding_service_pb2, message_pb2
-
 from trunkline_server.errors import LLMError, Violation
 from trunkline_server.providers.assembly import Assembly
 

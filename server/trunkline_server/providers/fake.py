@@ -1,7 +1,7 @@
 """A provider that is not one: it answers from a script, without a network, and says so in its name.
 
-It speaks the OpenAI dialect inside the process, so that a call to it takes every step of a call to a real provider but the
-socket. Models: `echo`, `tool`, `rate-limit`, `json`, `script`. The script of `fake/script` is an object in
+It speaks the OpenAI dialect inside the process, so that a call to it takes every step of a call to a real provider
+but the socket. Models: `echo`, `tool`, `rate-limit`, `json`, `script`. The script of `fake/script` is an object in
 `provider_options_json["fake"]`:
 
     {"script": {"text": "…", "reasoning": "…", "tool_calls": [{"name": "…", "arguments": "…"}], "finish": "stop",
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,7 +45,7 @@ class FakeReply:
     async def read(self) -> bytes:
         return self.body
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes]:
         yield self.body
 
 
@@ -91,7 +91,9 @@ class FakeUpstream:
         if script.tool_calls:
             message["tool_calls"] = [_call(index, call) for index, call in enumerate(script.tool_calls)]
         choice = {"index": 0, "message": message, "finish_reason": _finish(script)}
-        return self._reply(200, {**self._head(body, "chat.completion"), "choices": [choice], "usage": _usage(body, script)})
+        return self._reply(
+            200, {**self._head(body, "chat.completion"), "choices": [choice], "usage": _usage(body, script)}
+        )
 
     @asynccontextmanager
     async def stream(
@@ -139,11 +141,17 @@ class FakeUpstream:
             known = _Script.__slots__
             if not isinstance(asked, dict) or not asked.keys() <= set(known):
                 allowed = ", ".join(known)
-                return _invalid(f'provider_options_json["fake"] must be {{"script": {{…}}}} with members among {allowed}')
+                return _invalid(
+                    f'provider_options_json["fake"] must be {{"script": {{…}}}} with members among {allowed}'
+                )
             return _Script(**asked)
         return _Script(
             status=404,
-            error={"message": f"The model {model!r} does not exist", "type": "invalid_request_error", "code": "model_not_found"},
+            error={
+                "message": f"The model {model!r} does not exist",
+                "type": "invalid_request_error",
+                "code": "model_not_found",
+            },
         )
 
     def _limit(self, body: Mapping[str, Any]) -> _Script:
@@ -187,7 +195,7 @@ class _FakeStream:
     async def read(self) -> bytes:
         return b""
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes]:
         for sent, delta in enumerate(self._deltas()):
             if self.script.cut_after is not None and sent >= self.script.cut_after:
                 raise LLMConnectionError("the provider's connection broke in the middle of the answer")

@@ -1,8 +1,8 @@
 """What every RPC passes through, on the way in and on the way out, in one place.
 
-In: identity, request id, deadline, admission, parsing. Out: an error becomes a status with details, once; one log line and
-the metrics tell of every call, whichever way it ended. It does the work of five interceptors at the cost of one: request
-and response are bytes here, so that a request that does not parse is an error of ours and not of gRPC's.
+In: identity, request id, deadline, admission, parsing. Out: an error becomes a status with details, once; one log
+line and the metrics tell of every call, whichever way it ended. It does the work of five interceptors at the cost of
+one: request and response are bytes here, so that a request that does not parse is an error of ours and not of gRPC's.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
 from trunkline_server.call import Call
 from trunkline_server.errors import (
-    CallerUnauthenticated,
     CallCancelled,
     GatewayError,
     GatewayOverloaded,
@@ -39,7 +38,8 @@ Context = Any
 #: The gateway's error leaves this much before the caller's own deadline: 5 %, within these bounds, in seconds.
 MARGIN_SHARE, MARGIN_LEAST, MARGIN_MOST = 0.05, 0.020, 0.250
 
-_TEXT_REQUEST_ID = "x-request-id"
+_KEY_HEADERS = frozenset({"authorization", "x-api-key"})
+_REQUEST_ID_HEADERS = frozenset({"x-request-id", "trunkline-request-id"})
 
 
 class Unary(Protocol[Request]):
@@ -176,14 +176,12 @@ class Boundary:
         forward = self._limits.forward_metadata
         headers: list[tuple[str, str]] = []
         for name, value in context.invocation_metadata() or ():
-            if name == "authorization" or name == "x-api-key":
+            if name in _KEY_HEADERS:
                 key = value
-            elif name == _TEXT_REQUEST_ID:
+            elif name in _REQUEST_ID_HEADERS:
                 call.request_id = value
             elif name in forward and isinstance(value, str):
                 headers.append((name, value))
-            elif name == "trunkline-request-id":
-                call.request_id = value
         call.forward = tuple(headers)
         call.caller = self._callers.identify(key, context)
         remaining = context.time_remaining()
@@ -229,6 +227,3 @@ class Boundary:
                 max_attempts=call.max_attempts,
             ),
         )
-
-
-__all__ = ["Boundary", "CallerUnauthenticated", "Generic", "Limits", "Running"]

@@ -6,7 +6,6 @@ from contextlib import aclosing
 from typing import Any
 
 from trunkline.v1 import completion_service_pb2 as pb
-
 from trunkline_server.call import Call
 from trunkline_server.catalog import Catalog
 from trunkline_server.engine import Engine

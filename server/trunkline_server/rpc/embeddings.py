@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from trunkline.v1 import embedding_service_pb2 as pb
-
 from trunkline_server.call import Call
 from trunkline_server.embedder import Embedder
 from trunkline_server.rpc import validation

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 
 from trunkline.v1 import model_service_pb2 as pb
-
 from trunkline_server.call import Call
 from trunkline_server.catalog import Catalog
 from trunkline_server.errors import InvalidRequest, Violation
