@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -20,13 +19,6 @@ import (
 
 	trunklinev1 "github.com/trunkline/trunkline/clients/go/trunkline/v1"
 )
-
-func TestMain(m *testing.M) {
-	for _, name := range []string{"TRUNKLINE_ADDRESS", "TRUNKLINE_API_KEY"} {
-		_ = os.Unsetenv(name)
-	}
-	os.Exit(m.Run())
-}
 
 func TestACallSendsTheSpecAndItsOptionsAndReturnsTheCompletion(t *testing.T) {
 	var got *trunklinev1.CreateCompletionRequest

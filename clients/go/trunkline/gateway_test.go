@@ -74,20 +74,29 @@ func (g *gateway) ListModels(
 	return g.models(ctx, request)
 }
 
-// listen serves until the test ends and returns the address.
-func (g *gateway) listen(t *testing.T, opts ...grpc.ServerOption) string {
-	t.Helper()
+// serve listens on a free port.
+func (g *gateway) serve(opts ...grpc.ServerOption) (address string, stop func(), err error) {
 	g.peers = map[string]int{}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		return "", nil, err
 	}
 	server := grpc.NewServer(append(opts, grpc.MaxRecvMsgSize(maxMessage))...)
 	trunklinev1.RegisterCompletionServiceServer(server, g)
 	trunklinev1.RegisterModelServiceServer(server, g)
 	go func() { _ = server.Serve(listener) }()
-	t.Cleanup(server.Stop)
-	return listener.Addr().String()
+	return listener.Addr().String(), server.Stop, nil
+}
+
+// listen serves until the test ends.
+func (g *gateway) listen(t *testing.T, opts ...grpc.ServerOption) string {
+	t.Helper()
+	address, stop, err := g.serve(opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+	return address
 }
 
 // connect serves and returns a client of it.
