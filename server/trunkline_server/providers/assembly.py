@@ -349,6 +349,20 @@ class Assembly:
             self.spoke = True
             self.first_token_at = self._clock()
 
+    def unfinished(self) -> list[int]:
+        """Indexes of the choices that were spoken of and have no finish reason."""
+        return [index for index, choice in self._choices.items() if choice.finish is None]
+
+    @property
+    def has_parts(self) -> bool:
+        """Has any choice any content?"""
+        return self._parts > 0
+
+    def has_kind(self, choice: int, kind: str) -> bool:
+        """Has the choice a part of this kind?"""
+        owner = self._choices.get(choice)
+        return owner is not None and any(part.kind == kind for part in owner.parts)
+
     def has_tool_calls(self, choice: int) -> bool:
         """Did the choice call a tool of the caller's?"""
         owner = self._choices.get(choice)

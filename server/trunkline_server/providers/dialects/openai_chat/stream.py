@@ -1,0 +1,50 @@
+"""Decodes a stream of chat completion chunks."""
+
+from __future__ import annotations
+
+from trunkline_server.providers.assembly import Assembly
+from trunkline_server.providers.base import BARE, Event
+from trunkline_server.providers.dialects.openai_chat import wire
+from trunkline_server.providers.dialects.openai_chat.response import Reading
+
+_DONE = b"[DONE]"
+
+
+class ChunkDecoder:
+    """One stream. `[DONE]` is optional; what ends a choice is its finish reason."""
+
+    __slots__ = ("_assembly", "_done", "_reading")
+
+    def __init__(self, assembly: Assembly) -> None:
+        self._assembly = assembly
+        self._reading = Reading(assembly)
+        self._done = False
+
+    def event(self, event: Event) -> None:
+        data = event.data
+        if data == _DONE:
+            self._done = True
+            return
+        if self._assembly.include_raw:
+            self._assembly.raw_event(event.name, data)
+        answer = wire.ANSWER.read(data)
+        if event.name == b"error" or is_error(answer):
+            self._reading.raise_error(answer, data)
+        # A whole answer instead of chunks: the server does not stream.
+        whole = event.name == BARE and bool(answer.choices)
+        self._reading.answer(answer, whole=whole)
+        self._done = self._done or whole
+
+    def end(self) -> None:
+        # "[DONE]" alone proves little; with usage it says that all was sent.
+        self._reading.close(said_done=self._done and self._assembly.usage is not None)
+        if self._done:
+            self._assembly.require_content()
+        self._assembly.require_finished()
+
+
+def is_error(answer: wire.Answer) -> bool:
+    """Is this an error, although the HTTP status said otherwise?"""
+    if wire.present(answer.error):
+        return True
+    return answer.choices is None and (answer.object == "error" or bool(answer.message) or bool(answer.detail))
