@@ -1,0 +1,359 @@
+"""The conversation as Anthropic wants it: instructions apart, tool results in user turns, one turn a role."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from msgspec import Raw
+
+from trunkline.v1 import completion_pb2, message_pb2
+from trunkline_server.errors import LLMBadRequestError, LLMInvalidResponseError
+from trunkline_server.providers.base import FOREIGN, Notes, Target, part_is_foreign
+from trunkline_server.providers.dialects.anthropic_messages.models import Model
+from trunkline_server.providers.jsontext import Reader, dumps, embed, loads, try_loads
+
+Part = message_pb2.ContentPart
+Block = dict[str, Any] | Raw
+
+#: Features that need a beta header, by what a request holds.
+FILES_BETA = "files-api-2025-04-14"
+_OPAQUE_BETAS = {
+    "compaction": "compact-2026-01-12",
+    "container_upload": FILES_BETA,
+    "mcp_tool_result": "mcp-client-2025-11-20",
+    "mcp_tool_use": "mcp-client-2025-11-20",
+}
+
+_TTLS = {message_pb2.CACHE_TTL_5M: "5m", message_pb2.CACHE_TTL_1H: "1h", message_pb2.CACHE_TTL_24H: "1h"}
+_TURNS = {
+    message_pb2.ROLE_USER: "user",
+    message_pb2.ROLE_TOOL: "user",
+    message_pb2.ROLE_ASSISTANT: "assistant",
+    message_pb2.ROLE_SYSTEM: "system",
+    message_pb2.ROLE_DEVELOPER: "system",
+}
+#: Documents whose bytes are text. The provider knows one name for all of them.
+_TEXT_DOCUMENTS = re.compile(r"text/.+|application/(json|xml|x-yaml|yaml|javascript|x-sh|.+\+(json|xml))")
+_ID = re.compile(r"[A-Za-z0-9_-]+")
+_NOT_ID = re.compile(r"[^A-Za-z0-9_-]")
+
+_object = Reader(dict[str, Raw])
+
+
+class Conversation:
+    """Turns messages into the provider's system blocks and turns. What cannot be said goes to the notes."""
+
+    def __init__(self, target: Target, model: Model, notes: Notes) -> None:
+        self._target = target
+        self._model = model
+        self._notes = notes
+        #: Beta features that the content uses.
+        self.betas: set[str] = set()
+        self.system: list[Block] = []
+        self.turns: list[dict[str, Any]] = []
+        self._ids: dict[str, str] = {}
+        self._taken: set[str] = set()
+        #: Calls that were left out; their results are left out as well.
+        self._gone: set[str] = set()
+
+    def read(self, messages: Iterable[message_pb2.Message]) -> None:
+        leading = True
+        for index, message in enumerate(messages):
+            path = f"messages[{index}]"
+            role = _TURNS[message.role]
+            if message.HasField("name"):
+                self._notes.dropped(f"{path}.name", "Anthropic's messages have no names of participants")
+            if role == "system":
+                self._instructions(message, path, leading=leading)
+                continue
+            leading = False
+            self._turn(role, list(self._blocks(message.parts, f"{path}.parts")), path)
+
+    def _instructions(self, message: message_pb2.Message, path: str, *, leading: bool) -> None:
+        blocks = []
+        for block, part, at in self._blocks_with_parts(message.parts, f"{path}.parts"):
+            if part.WhichOneof("kind") in ("text", "opaque"):
+                blocks.append(block)
+            else:
+                self._notes.dropped(at, "instructions are text only")
+        blocks = _without_blanks(blocks)
+        if not blocks:
+            return
+        if leading:
+            self.system.extend(blocks)
+        elif self._model.system_turns:
+            self._turn("system", blocks, path)
+        else:
+            self._notes.altered(
+                path,
+                f"{self._target.model} takes instructions only before the conversation; these are moved there",
+            )
+            self.system.extend(blocks)
+
+    def _turn(self, role: str, blocks: list[Block], path: str) -> None:
+        if not blocks:
+            return
+        if self.turns and self.turns[-1]["role"] == role:
+            content = self.turns[-1]["content"]
+            if role == "user" and _is_result(blocks[0]) and not _is_result(content[-1]):
+                # Results that come after something else in a turn are refused.
+                self._notes.altered(path, "the results of one turn's calls are moved before what was said after them")
+                place = next(at for at, block in enumerate(content) if not _is_result(block))
+                results = [block for block in blocks if _is_result(block)]
+                content[place:place] = results
+                blocks = [block for block in blocks if not _is_result(block)]
+            content.extend(blocks)
+        else:
+            self.turns.append({"role": role, "content": blocks})
+
+    def finish(self) -> None:
+        """Leaves out blank texts, which the provider refuses, wherever a turn says something else too."""
+        for turn in self.turns:
+            turn["content"] = _without_blanks(turn["content"]) or turn["content"]
+        self.turns = [turn for turn in self.turns if turn["role"] != "assistant" or _without_blanks(turn["content"])]
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+
+    def _blocks(self, parts: Iterable[Part], path: str) -> Iterator[Block]:
+        for block, _, _ in self._blocks_with_parts(parts, path):
+            yield block
+
+    def _blocks_with_parts(self, parts: Iterable[Part], path: str) -> Iterator[tuple[Block, Part, str]]:
+        for index, part in enumerate(parts):
+            at = f"{path}[{index}]"
+            kind = part.WhichOneof("kind")
+            block = _PARTS[kind](self, part, at) if kind else None
+            if block is not None:
+                yield (self._marked(block, part, at) if part.HasField("cache_control") else block), part, at
+
+    def _marked(self, block: Block, part: Part, path: str) -> Block:
+        """The block with its cache mark."""
+        kind = part.WhichOneof("kind")
+        if kind == "reasoning":
+            self._notes.dropped(f"{path}.cache_control", "a cached prefix cannot end with reasoning")
+            return block
+        mark = cache_mark(part.cache_control, f"{path}.cache_control", self._notes)
+        if isinstance(block, Raw):
+            return with_members(bytes(block), {"cache_control": mark})
+        block["cache_control"] = mark
+        return block
+
+    def _text(self, part: Part, path: str) -> Block | None:
+        block: dict[str, Any] = {"type": "text", "text": part.text.text}
+        if part.text.citations:
+            if part_is_foreign(part, self._target):
+                self._notes.foreign_data(f"{path}.text.citations", part.origin_provider)
+                return block
+            sent = [
+                Raw(citation.raw_json.encode()) for citation in part.text.citations if _is_object(citation.raw_json)
+            ]
+            if len(sent) < len(part.text.citations):
+                self._notes.dropped(
+                    f"{path}.text.citations", "a citation goes back only as the provider made it (raw_json)"
+                )
+            if sent:
+                block["citations"] = sent
+        return block
+
+    def _image(self, part: Part, path: str) -> Block | None:
+        if not self._target.capabilities.images:
+            self._notes.dropped(path, f"{self._target.model} reads no images")
+            return None
+        if part.image.detail:
+            self._notes.dropped(f"{path}.image.detail", "Anthropic decides by itself how closely to look at an image")
+        source = self._source(part.image, f"{path}.image")
+        return None if source is None else {"type": "image", "source": source}
+
+    def _document(self, part: Part, path: str) -> Block | None:
+        if not self._target.capabilities.documents:
+            self._notes.dropped(path, f"{self._target.model} reads no documents")
+            return None
+        media = part.document
+        source: dict[str, Any] | None
+        if media.WhichOneof("source") == "data" and media.mime_type != "application/pdf":
+            source = self._text_document(media, path)
+        else:
+            source = self._source(media, f"{path}.document")
+        if source is None:
+            return None
+        block: dict[str, Any] = {"type": "document", "source": source}
+        if media.filename:
+            block["title"] = media.filename
+        return block
+
+    def _text_document(self, media: message_pb2.Media, path: str) -> dict[str, Any] | None:
+        try:
+            if _TEXT_DOCUMENTS.fullmatch(media.mime_type):
+                return {"type": "text", "media_type": "text/plain", "data": media.data.decode()}
+        except UnicodeDecodeError:
+            self._notes.dropped(path, f"the document is no UTF-8 text, though its type is {media.mime_type!r}")
+            return None
+        self._notes.dropped(path, f"Anthropic reads PDF and text documents, not {media.mime_type!r}")
+        return None
+
+    def _source(self, media: message_pb2.Media, path: str) -> dict[str, Any] | None:
+        match media.WhichOneof("source"):
+            case "data":
+                # msgspec writes bytes as base64.
+                return {"type": "base64", "media_type": media.mime_type, "data": media.data}
+            case "file_id":
+                self.betas.add(FILES_BETA)
+                return {"type": "file", "file_id": media.file_id}
+            case "uri" if media.uri.startswith(("https://", "http://")):
+                return {"type": "url", "url": media.uri}
+            case _:
+                self._notes.dropped(path, "Anthropic fetches https addresses only; send the bytes instead")
+                return None
+
+    def _unheard(self, part: Part, path: str) -> Block | None:
+        self._notes.dropped(path, f"Anthropic takes no {part.WhichOneof('kind')}")
+        return None
+
+    def _tool_call(self, part: Part, path: str) -> Block | None:
+        call = part.tool_call
+        if call.provider_executed:
+            self._gone.add(call.id)
+            origin = part.origin_provider if part.HasField("origin_provider") else "another provider"
+            self._notes.foreign_data(path, origin)
+            return None
+        block: dict[str, Any] = {"type": "tool_use", "id": self._id(call.id), "name": call.name}
+        block["input"] = self._arguments(call.arguments_json, path)
+        if part.signature:
+            if part_is_foreign(part, self._target):
+                self._notes.foreign_data(f"{path}.signature", part.origin_provider)
+            else:
+                marks = try_loads(part.signature)
+                block.update(marks if isinstance(marks, dict) else {})
+        return block
+
+    def _arguments(self, text: str, path: str) -> Any:
+        if not text.strip():
+            return {}
+        if _is_object(text):
+            return Raw(text.encode())
+        self._notes.altered(
+            f"{path}.tool_call.arguments_json",
+            "Anthropic takes arguments only as a JSON object; the text is sent as its member `malformed_arguments`",
+        )
+        return {"malformed_arguments": text}
+
+    def _tool_result(self, part: Part, path: str) -> Block | None:
+        result = part.tool_result
+        if result.tool_call_id in self._gone:
+            return None
+        block: dict[str, Any] = {"type": "tool_result", "tool_use_id": self._id(result.tool_call_id)}
+        content = _without_blanks(list(self._blocks(result.parts, f"{path}.tool_result.parts")))
+        if content:
+            block["content"] = content
+        if result.is_error:
+            block["is_error"] = True
+        return block
+
+    def _reasoning(self, part: Part, path: str) -> Block | None:
+        if part_is_foreign(part, self._target):
+            self._notes.foreign_data(path, part.origin_provider)
+            return None
+        if part.reasoning.HasField("encrypted"):
+            return {"type": "redacted_thinking", "data": part.reasoning.encrypted}
+        if part.signature:
+            return {"type": "thinking", "thinking": part.reasoning.text, "signature": part.signature}
+        # Never a reason to refuse: answers of servers that do not sign must be able to go into the next request.
+        self._notes.foreign.append((FOREIGN, path, "reasoning without a signature is not taken back by Anthropic"))
+        return None
+
+    def _refusal(self, part: Part, path: str) -> Block | None:
+        return {"type": "text", "text": part.refusal.text}
+
+    def _opaque(self, part: Part, path: str) -> Block | None:
+        if part_is_foreign(part, self._target):
+            self._notes.foreign_data(path, part.origin_provider)
+            return None
+        if beta := _OPAQUE_BETAS.get(part.opaque.type):
+            self.betas.add(beta)
+        return with_members(part.opaque.json.encode(), {})
+
+    def _id(self, given: str) -> str:
+        """The id of a call as the provider accepts it: the same for call and result, and never that of another call."""
+        known = self._ids.get(given)
+        if known is None:
+            known = given if _ID.fullmatch(given) else _NOT_ID.sub("_", given) or "call"
+            stem, number = known, 2
+            while known in self._taken:
+                known, number = f"{stem}_{number}", number + 1
+            self._taken.add(known)
+            self._ids[given] = known
+        return known
+
+
+_PARTS: Mapping[str, Callable[[Conversation, Part, str], Block | None]] = {
+    "text": Conversation._text,
+    "image": Conversation._image,
+    "audio": Conversation._unheard,
+    "video": Conversation._unheard,
+    "document": Conversation._document,
+    "tool_call": Conversation._tool_call,
+    "tool_result": Conversation._tool_result,
+    "reasoning": Conversation._reasoning,
+    "refusal": Conversation._refusal,
+    "opaque": Conversation._opaque,
+}
+
+
+def cache_mark(cache: message_pb2.CacheControl, path: str, notes: Notes) -> dict[str, str]:
+    """A cache mark with its time to live."""
+    mark = {"type": "ephemeral"}
+    if cache.ttl:
+        mark["ttl"] = _TTLS[cache.ttl]
+    if cache.ttl == message_pb2.CACHE_TTL_24H:
+        notes.altered(f"{path}.ttl", "Anthropic keeps a prefix for an hour at most")
+    return mark
+
+
+def members_of(text: bytes) -> dict[str, Raw]:
+    """The members of a JSON object that a caller gave."""
+    try:
+        return _object.read(text)
+    except LLMInvalidResponseError:
+        raise LLMBadRequestError("a JSON text of the request is no object") from None
+
+
+def with_members(text: bytes, members: Mapping[str, Any]) -> Raw:
+    """A JSON object that a caller gave, byte for byte, with these members put in or replaced."""
+    known = members_of(text)
+    if not members:
+        return Raw(text)
+    if known.keys() & members.keys():
+        return Raw(dumps({**known, **members}))
+    start = text.index(b"{") + 1
+    return Raw(text[:start] + dumps(members)[1:-1] + (b"," if known else b"") + text[start:])
+
+
+def function_schema(text: str) -> Any:
+    """The schema of a function's arguments, byte for byte. A function without one takes no arguments."""
+    return embed(text) if text.strip() else {"type": "object", "properties": {}}
+
+
+def provider_tool(tool: completion_pb2.ProviderTool, name: str) -> Raw:
+    """A tool that the provider runs: its configuration, with its type and, where it has none, its usual name."""
+    config = tool.config_json.strip().encode() or b"{}"
+    members: dict[str, Any] = {"type": tool.type}
+    if name and "name" not in members_of(config):
+        members["name"] = name
+    return with_members(config, members)
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(loads(text), dict)
+    except LLMInvalidResponseError:
+        return False
+
+
+def _is_result(block: Block) -> bool:
+    return not isinstance(block, Raw) and block["type"] == "tool_result"
+
+
+def _without_blanks(blocks: list[Block]) -> list[Block]:
+    return [block for block in blocks if isinstance(block, Raw) or block["type"] != "text" or block["text"].strip()]

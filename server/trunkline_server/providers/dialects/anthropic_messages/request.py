@@ -1,0 +1,384 @@
+"""Anthropic's requests. What they cannot say goes to the notes, with its path in CompletionSpec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgspec import Raw
+
+from trunkline.v1 import completion_pb2, generation_pb2
+from trunkline_server.providers.base import Notes, Target, UpstreamRequest
+from trunkline_server.providers.dialects.anthropic_messages.content import (
+    Conversation,
+    cache_mark,
+    function_schema,
+    provider_tool,
+    with_members,
+)
+from trunkline_server.providers.dialects.anthropic_messages.models import Model, model_of
+from trunkline_server.providers.dialects.anthropic_messages.thinking import think
+from trunkline_server.providers.jsontext import dumps, embed, loads, merged
+
+CompletionSpec = completion_pb2.CompletionSpec
+
+VERSION = "2023-06-01"
+#: `max_tokens` for a model of which no more is known: the provider wants one.
+MAX_TOKENS = 4096
+
+#: What count_tokens takes.
+COUNTED = frozenset({
+    "cache_control", "context_management", "mcp_servers", "messages", "model", "output_config", "speed", "system",
+    "thinking", "tool_choice", "tools",
+})  # fmt: skip
+
+#: Tools of the provider by the beginning of their type: the name they go by, and the beta header that they need.
+_PROVIDER_TOOLS: tuple[tuple[str, str, str], ...] = (
+    ("advisor_20260301", "advisor", "advisor-tool-2026-03-01"),
+    ("bash_", "bash", ""),
+    ("code_execution_20250522", "code_execution", "code-execution-2025-05-22"),
+    ("code_execution_", "code_execution", ""),
+    ("computer_20241022", "computer", "computer-use-2024-10-22"),
+    ("computer_20250124", "computer", "computer-use-2025-01-24"),
+    ("computer_20251124", "computer", "computer-use-2025-11-24"),
+    ("mcp_toolset", "", "mcp-client-2025-11-20"),
+    ("memory_", "memory", "context-management-2025-06-27"),
+    ("text_editor_20241022", "str_replace_editor", "computer-use-2024-10-22"),
+    ("text_editor_20250124", "str_replace_editor", ""),
+    ("text_editor_", "str_replace_based_edit_tool", ""),
+    ("tool_search_tool_bm25", "tool_search_tool_bm25", ""),
+    ("tool_search_tool_regex", "tool_search_tool_regex", ""),
+    ("web_fetch_20250910", "web_fetch", "web-fetch-2025-09-10"),
+    ("web_fetch_", "web_fetch", ""),
+    ("web_search_", "web_search", ""),
+)
+
+#: Members of a body, which come with the provider's own options, that need a beta header.
+_OPTION_BETAS: Mapping[str, str] = {
+    "context_management": "context-management-2025-06-27",
+    "mcp_servers": "mcp-client-2025-04-04",
+    "output_format": "structured-outputs-2025-11-13",
+}
+
+_MODES = {
+    completion_pb2.TOOL_CHOICE_MODE_AUTO: "auto",
+    completion_pb2.TOOL_CHOICE_MODE_NONE: "none",
+    completion_pb2.TOOL_CHOICE_MODE_REQUIRED: "any",
+}
+
+
+@dataclass(slots=True)
+class Draft:
+    """A request while it is written."""
+
+    spec: CompletionSpec
+    target: Target
+    model: Model
+    notes: Notes
+    body: dict[str, Any]
+    betas: set[str] = field(default_factory=set)
+
+    def dropped(self, path: str, description: str) -> None:
+        self.notes.dropped(path, description)
+
+
+def encode(spec: CompletionSpec, target: Target, notes: Notes, *, stream: bool) -> UpstreamRequest:
+    """Encodes a spec that passed validation."""
+    draft = _draft(spec, target, notes)
+    if stream:
+        draft.body["stream"] = True
+    return _request("/messages", draft)
+
+
+def encode_count(spec: CompletionSpec, target: Target, notes: Notes) -> UpstreamRequest:
+    """The same prompt, without what only its answer needs."""
+    draft = _draft(spec, target, notes)
+    draft.body = {name: value for name, value in draft.body.items() if name in COUNTED}
+    for tool in draft.body.get("tools", ()):
+        if isinstance(tool, dict):
+            # The endpoint refuses it; it changes no count.
+            tool.pop("strict", None)
+    return _request("/messages/count_tokens", draft)
+
+
+def models_request() -> UpstreamRequest:
+    return UpstreamRequest("/models?limit=1000", b"", (("anthropic-version", VERSION),), "GET")
+
+
+def _draft(spec: CompletionSpec, target: Target, notes: Notes) -> Draft:
+    model = model_of(str(target.capabilities.quirks.get("like", target.model)))
+    draft = Draft(spec, target, model, notes, {"model": target.model, "max_tokens": 0})
+    conversation = Conversation(target, model, notes)
+    conversation.read(spec.messages)
+    conversation.finish()
+    if conversation.system:
+        draft.body["system"] = conversation.system
+    draft.body["messages"] = conversation.turns
+    draft.betas |= conversation.betas
+    for descriptor, value in spec.ListFields():
+        _FIELDS[descriptor.name](draft, value)
+    _max_tokens(draft)
+    _tools(draft)
+    options = _options(draft)
+    if options is not None:
+        for name in ("betas", "anthropic_beta"):
+            named = options.pop(name, None)
+            draft.betas.update(str(beta) for beta in (named if isinstance(named, list) else ()))
+        draft.body = merged(draft.body, options)
+        draft.betas.update(beta for name, beta in _OPTION_BETAS.items() if name in options)
+    return draft
+
+
+def _request(path: str, draft: Draft) -> UpstreamRequest:
+    headers = [("anthropic-version", VERSION)]
+    if draft.betas:
+        headers.append(("anthropic-beta", ",".join(sorted(draft.betas))))
+    return UpstreamRequest(path, dumps(draft.body), tuple(headers))
+
+
+def _options(draft: Draft) -> dict[str, Any] | None:
+    options = draft.spec.provider_options_json
+    for name in (draft.target.provider, draft.target.origin):
+        if name in options:
+            value = loads(options[name])
+            return value if isinstance(value, dict) else None
+    return None
+
+
+# -- the spec's fields ------------------------------------------------------------------------------------------------
+
+
+def _nothing(draft: Draft, value: object) -> None:
+    """Done elsewhere."""
+
+
+def _not_here(path: str, description: str) -> Callable[[Draft, Any], None]:
+    return lambda draft, value: draft.dropped(path, description)
+
+
+def _params(draft: Draft, params: generation_pb2.GenerationParams) -> None:
+    known = draft.target.capabilities.params
+    for descriptor, value in params.ListFields():
+        name = descriptor.name
+        if known is not None and name not in known:
+            draft.dropped(f"params.{name}", f"{draft.target.model} does not take it")
+        else:
+            _PARAMS[name](draft, value)
+    think(draft.body, params, draft.model, draft.target, draft.notes)
+    if "output_config" in draft.body and draft.model.effort_beta and "effort" in draft.body["output_config"]:
+        draft.betas.add(draft.model.effort_beta)
+    _sampling(draft, params)
+
+
+def _sampling(draft: Draft, params: generation_pb2.GenerationParams) -> None:
+    """temperature, top_p and top_k, as far as the model and its thinking allow."""
+    model, body = draft.model, draft.body
+    asked = {name: getattr(params, name) for name in ("temperature", "top_p", "top_k") if params.HasField(name)}
+    if draft.target.capabilities.params is not None:
+        asked = {name: value for name, value in asked.items() if name in draft.target.capabilities.params}
+    if not model.sampling:
+        for name, value in asked.items():
+            if (name, value) not in (("temperature", 1.0), ("top_p", 1.0)):
+                draft.dropped(f"params.{name}", f"{draft.target.model} takes no sampling parameters")
+        return
+    if body.get("thinking", {}).get("type") in ("enabled", "adaptive"):
+        for name in [name for name, value in asked.items() if not _fits_thinking(name, value)]:
+            draft.dropped(
+                f"params.{name}", "while it thinks, Anthropic takes only temperature 1, top_p from 0.95, no top_k"
+            )
+            del asked[name]
+    if asked.get("temperature", 0.0) > 1:
+        draft.notes.altered("params.temperature", "Anthropic's temperatures end at 1")
+        asked["temperature"] = 1.0
+    if not model.both_samplers and "temperature" in asked and "top_p" in asked:
+        draft.dropped("params.top_p", f"{draft.target.model} takes temperature or top_p, not both")
+        del asked["top_p"]
+    body.update(asked)
+
+
+def _fits_thinking(name: str, value: float) -> bool:
+    return (name == "temperature" and value == 1) or (name == "top_p" and value >= 0.95)
+
+
+def _stop(draft: Draft, value: Any) -> None:
+    draft.body["stop_sequences"] = list(value)
+
+
+def _service_tier(draft: Draft, value: str) -> None:
+    draft.body["service_tier"] = value
+
+
+def _choices(draft: Draft, value: int) -> None:
+    if value != 1:
+        draft.dropped("params.n", "Anthropic returns one choice")
+
+
+def _flag(path: str, description: str) -> Callable[[Draft, Any], None]:
+    """A switch that only matters when it is on."""
+    return lambda draft, value: draft.dropped(path, description) if value else None
+
+
+def _user(draft: Draft, value: str) -> None:
+    draft.body["metadata"] = {"user_id": value}
+
+
+def _format(draft: Draft, value: completion_pb2.ResponseFormat) -> None:
+    kind = value.WhichOneof("format")
+    if kind == "json_schema":
+        if not draft.target.capabilities.json_schema:
+            draft.dropped("response_format.json_schema", f"{draft.target.model} has no structured output")
+            return
+        if value.json_schema.description:
+            draft.dropped("response_format.json_schema.description", "describe the schema inside the schema")
+        config = draft.body.setdefault("output_config", {})
+        config["format"] = {"type": "json_schema", "schema": embed(value.json_schema.json_schema)}
+    elif kind not in (None, "text"):
+        draft.dropped(f"response_format.{kind}", "Anthropic holds answers to a JSON schema only")
+
+
+_PARAMS: Mapping[str, Callable[[Draft, Any], None]] = {
+    "max_output_tokens": _nothing,
+    "temperature": _nothing,
+    "top_p": _nothing,
+    "top_k": _nothing,
+    "reasoning": _nothing,
+    "parallel_tool_calls": _nothing,
+    "stop_sequences": _stop,
+    "service_tier": _service_tier,
+    "n": _choices,
+    "min_p": _not_here("params.min_p", "Anthropic has no min_p"),
+    "frequency_penalty": _not_here("params.frequency_penalty", "Anthropic has no penalties"),
+    "presence_penalty": _not_here("params.presence_penalty", "Anthropic has no penalties"),
+    "repetition_penalty": _not_here("params.repetition_penalty", "Anthropic has no penalties"),
+    "seed": _not_here("params.seed", "Anthropic has no seed"),
+    "logit_bias": _not_here("params.logit_bias", "Anthropic has no logit bias"),
+    "logprobs": _flag("params.logprobs", "Anthropic returns no log probabilities"),
+    "top_logprobs": _not_here("params.top_logprobs", "Anthropic returns no log probabilities"),
+    "verbosity": _not_here("params.verbosity", "Anthropic has no verbosity"),
+}
+
+_FIELDS: Mapping[str, Callable[[Draft, Any], None]] = {
+    "model": _nothing,
+    "config": _nothing,
+    "inline_config": _nothing,
+    "messages": _nothing,
+    "tools": _nothing,
+    "tool_choice": _nothing,
+    "max_tool_calls": _nothing,
+    "provider_options_json": _nothing,
+    # The engine's: never sent, or done before any dialect sees the spec.
+    "labels": _nothing,
+    "extra_system_text": _nothing,
+    "tool_result_max_chars": _nothing,
+    "params": _params,
+    "response_format": _format,
+    "end_user_id": _user,
+    "reasoning_argument": _not_here("reasoning_argument", "not done for Anthropic"),
+    "strict_tools": _not_here("strict_tools", "not done for Anthropic"),
+    "previous_response_id": _not_here(
+        "previous_response_id", "Anthropic keeps no responses: send the whole conversation"
+    ),
+    "store": _flag("store", "Anthropic keeps no responses"),
+    "audio_output": _not_here("audio_output", "Anthropic makes no sound"),
+}
+
+
+def _max_tokens(draft: Draft) -> None:
+    """The provider wants a limit: the caller's, else the model's own, and always more than is left for thinking."""
+    body, params = draft.body, draft.spec.params
+    if params.HasField("max_output_tokens"):
+        body["max_tokens"] = params.max_output_tokens
+        return
+    most = draft.target.capabilities.max_output_tokens or draft.model.max_tokens or MAX_TOKENS
+    body["max_tokens"] = max(most, body.get("thinking", {}).get("budget_tokens", 0) + MAX_TOKENS)
+
+
+# -- tools ------------------------------------------------------------------------------------------------------------
+
+
+def _tools(draft: Draft) -> None:
+    spec = draft.spec
+    if not spec.tools:
+        return
+    if not draft.target.capabilities.tools:
+        draft.dropped("tools", f"{draft.target.model} calls no tools")
+        return
+    choice = spec.tool_choice
+    allowed = frozenset(choice.allowed.tool_names) if choice.WhichOneof("choice") == "allowed" else None
+    tools = [
+        _tool(draft, tool, f"tools[{index}]")
+        for index, tool in enumerate(spec.tools)
+        if allowed is None or _name(tool) in allowed
+    ]
+    if tools:
+        draft.body["tools"] = tools
+        chosen = _tool_choice(draft)
+        if chosen is not None:
+            draft.body["tool_choice"] = chosen
+
+
+def _name(tool: completion_pb2.Tool) -> str:
+    if tool.WhichOneof("kind") == "function":
+        return tool.function.name
+    known, _ = _usual(tool.provider.type)
+    return text_name(tool.provider.config_json) or known or tool.provider.type
+
+
+def text_name(config: str) -> str:
+    """The name that the configuration of a provider's tool gives it."""
+    value = loads(config) if config.strip() else None
+    name = value.get("name") if isinstance(value, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def _usual(kind: str) -> tuple[str, str]:
+    """Usual name and beta of a tool of the provider."""
+    return next(((name, beta) for start, name, beta in _PROVIDER_TOOLS if kind.startswith(start)), ("", ""))
+
+
+def _tool(draft: Draft, tool: completion_pb2.Tool, path: str) -> dict[str, Any] | Raw:
+    made: dict[str, Any] | Raw
+    if tool.WhichOneof("kind") == "provider":
+        name, beta = _usual(tool.provider.type)
+        if beta:
+            draft.betas.add(beta)
+        made = provider_tool(tool.provider, name)
+    else:
+        function = tool.function
+        made = {"name": function.name}
+        if function.description:
+            made["description"] = function.description
+        made["input_schema"] = function_schema(function.parameters_json_schema)
+        if function.strict:
+            made["strict"] = True
+    if tool.HasField("cache_control"):
+        mark = cache_mark(tool.cache_control, f"{path}.cache_control", draft.notes)
+        if isinstance(made, Raw):
+            return with_members(bytes(made), {"cache_control": mark})
+        made["cache_control"] = mark
+    return made
+
+
+def _tool_choice(draft: Draft) -> dict[str, Any] | None:
+    spec = draft.spec
+    choice = spec.tool_choice
+    single = (spec.params.HasField("parallel_tool_calls") and not spec.params.parallel_tool_calls) or (
+        spec.HasField("max_tool_calls") and spec.max_tool_calls == 1
+    )
+    made: dict[str, Any] | None
+    match choice.WhichOneof("choice"):
+        case "tool_name":
+            made = {"type": "tool", "name": choice.tool_name}
+        case "allowed":
+            made = {"type": _MODES.get(choice.allowed.mode, "auto")}
+        case "mode" if choice.mode in _MODES:
+            made = {"type": _MODES[choice.mode]}
+        case _:
+            made = None
+    if made is not None and made["type"] in ("any", "tool") and not draft.model.forced_tools:
+        draft.notes.altered("tool_choice", f"{draft.target.model} cannot be made to call a tool; it is free to")
+        made = {"type": "auto"}
+    if single and (made is None or made["type"] != "none"):
+        made = {**(made or {"type": "auto"}), "disable_parallel_tool_use": True}
+    return made
