@@ -87,14 +87,14 @@ _RULES = (
     ),
 )
 
-#: The rest of a token that a cut went through.
-_TORN = re.compile(r"[^\s\"',;<>{}]*\Z")
+#: No secret is longer than this, unless a configured one is.
+_LONGEST = 512
 
 
 class Redactor:
     """Masks secrets: `redact(text)` gives the text without them. Made once, and called from anywhere."""
 
-    __slots__ = ("_literals",)
+    __slots__ = ("_literals", "_longest")
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         """`secrets`: the keys that the server is configured with; masked as they are, as URL text and as JSON text."""
@@ -107,6 +107,7 @@ class Redactor:
         # The longest first, so that no tail stays of a secret that begins as another one does.
         ordered = sorted(forms, key=len, reverse=True)
         self._literals = re.compile("|".join(map(re.escape, ordered))) if ordered else None
+        self._longest = max([_LONGEST, *map(len, forms)])
 
     def __call__(self, text: str) -> str:
         if self._literals is not None:
@@ -120,15 +121,13 @@ class Redactor:
         return text
 
     def head(self, text: str, characters: int) -> str:
-        """The redacted beginning of a text of any length; about `characters` long, in time that they bound.
+        """The redacted beginning of a text of any length, about `characters` long, in time that they bound.
 
-        A token that the cut goes through is left out: half a secret matches no pattern and is half a secret still.
+        Holds no half of a secret: what is looked at goes beyond what is returned by the longest secret.
         """
         if len(text) <= characters:
             return self(text)
-        window = text[:characters]
-        # A literal secret may hold any character, so only a whole one at the very end is known to end there.
-        return self(_TORN.sub("", window)) + "..."
+        return self(text[: characters + self._longest])[: -self._longest]
 
     def __repr__(self) -> str:
         return f"Redactor({'patterns and literals' if self._literals else 'patterns'})"
