@@ -43,7 +43,7 @@ class Reader(Generic[T]):
             value = _forgiving(data)
         try:
             return msgspec.convert(_wrapped(value, inspect.type_info(self._type)), self._type)
-        except (msgspec.ValidationError, RecursionError) as error:
+        except (msgspec.ValidationError, UnicodeError, RecursionError) as error:
             raise unreadable(data) from error
 
 
