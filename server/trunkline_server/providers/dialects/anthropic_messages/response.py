@@ -179,7 +179,7 @@ def finish(assembly: Assembly, reason: str | None, stop_sequence: str | None) ->
 
 
 def type_of(block: bytes) -> str:
-    return _head.read(block).type or ""
+    return printable(_head.read(block).type)
 
 
 def pour(block: bytes, kind: str, assembly: Assembly, key: Hashable) -> tuple[Part, str]:

@@ -256,11 +256,13 @@ class StreamDecoder:
             value = try_loads(data)
             if event.name == b"error" or (isinstance(value, dict) and "error" in value):
                 raise error_in_answer(data) from None
-            if not isinstance(value, dict) or value.get("type") in _HANDLERS:
+            kind = value.get("type") if isinstance(value, dict) else None
+            if not isinstance(kind, str) or kind in _HANDLERS:
                 raise
-            if value.get("type") == "content_block_delta":
+            if kind == "content_block_delta":
                 delta, index = value.get("delta"), value.get("index", 0)
-                if not isinstance(delta, dict) or not isinstance(index, int) or delta.get("type") in _KNOWN_DELTAS:
+                deltas = delta.get("type") if isinstance(delta, dict) else None
+                if not isinstance(deltas, str) or not isinstance(index, int) or deltas in _KNOWN_DELTAS:
                     raise
                 block = self._blocks.get(index)
                 if isinstance(block, _Opaque):
