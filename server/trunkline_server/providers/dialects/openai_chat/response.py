@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from msgspec import Raw
-from trunkline.v1 import completion_pb2, message_pb2
 
+from trunkline.v1 import completion_pb2, message_pb2
 from trunkline_server.errors import LLMInvalidResponseError
 from trunkline_server.providers.assembly import Assembly, Part, clean
 from trunkline_server.providers.classify import error_of
@@ -87,19 +87,10 @@ class Reading:
         self._usage = b""
         self._model: object = None
 
-    # -- an answer or a chunk -----------------------------------------------------------------------------------------
+    # -- an answer or a chunk -------------------------------------------------------------------------------------------
 
     def answer(self, answer: wire.Answer, *, whole: bool = False) -> None:
-        assembly = self._assembly
-        if not assembly.response_id and answer.id:
-            assembly.response_id = clean(str(answer.id))
-        if answer.model != self._model:
-            self._model = answer.model
-            assembly.model = _str(answer.model) or assembly.model
-        if answer.system_fingerprint:
-            assembly.system_fingerprint = _str(answer.system_fingerprint)
-        if answer.service_tier:
-            assembly.service_tier = _str(answer.service_tier)
+        self._head(answer)
         for choice in answer.choices or ():
             index = choice.index or 0
             message = choice.delta or choice.message
@@ -110,7 +101,7 @@ class Reading:
             if choice.finish_reason is not None:
                 self._finish[index] = (choice.finish_reason, choice.stop_reason)
             elif index not in self._finish:
-                assembly.touch(index)
+                self._assembly.touch(index)
             if wire.present(choice.logprobs):
                 self._logprobs(index, choice.logprobs)
         if answer.search_results:
@@ -119,6 +110,19 @@ class Reading:
             self._set_usage(answer.usage)
         elif answer.x_groq is not None and wire.present(answer.x_groq.usage):
             self._set_usage(answer.x_groq.usage)
+
+    def _head(self, answer: wire.Answer) -> None:
+        """The answer's own facts. The first id counts: some change it on the way."""
+        assembly = self._assembly
+        if not assembly.response_id and answer.id:
+            assembly.response_id = clean(str(answer.id))
+        if answer.model != self._model:
+            self._model = answer.model
+            assembly.model = _str(answer.model) or assembly.model
+        if answer.system_fingerprint:
+            assembly.system_fingerprint = _str(answer.system_fingerprint)
+        if answer.service_tier:
+            assembly.service_tier = _str(answer.service_tier)
 
     def raise_error(self, answer: wire.Answer, data: bytes) -> None:
         """Raises the error inside an answer that began well, after what it reports of usage was taken."""
@@ -130,7 +134,7 @@ class Reading:
         return choice in self._finish
 
     def close(self, *, said_done: bool) -> None:
-        """Ends the choices whose finish reason came; all of them, if the provider said that this was the whole answer."""
+        """Ends the choices whose finish reason came; all, if the provider said that this was the whole answer."""
         assembly = self._assembly
         for choice in (*self._finish, *(assembly.unfinished() if said_done else ())):
             if assembly.finish_of(choice) is not None:
@@ -164,13 +168,11 @@ class Reading:
             return
         self._usage = data
         complete = bool(self._finish)
-        usage = usage_of(
-            raw, completion_pb2.USAGE_SOURCE_REPORTED if complete else completion_pb2.USAGE_SOURCE_PARTIAL
-        )
+        usage = usage_of(raw, completion_pb2.USAGE_SOURCE_REPORTED if complete else completion_pb2.USAGE_SOURCE_PARTIAL)
         if usage is not None:
             self._assembly.set_usage(usage)
 
-    # -- a message or a delta -----------------------------------------------------------------------------------------
+    # -- a message or a delta -------------------------------------------------------------------------------------------
 
     def _message(self, choice: int, message: wire.Message, whole: bool) -> None:
         assembly = self._assembly
@@ -224,7 +226,7 @@ class Reading:
         else:
             self._opaque(choice, str(kind), dumps(part))
 
-    # -- reasoning details, as OpenRouter passes on the thoughts of its providers ----------------------------------------
+    # -- reasoning details, as OpenRouter passes on the thoughts of its providers ---------------------------------------
 
     @staticmethod
     def _details_speak(details: Any) -> bool:
@@ -272,7 +274,7 @@ class Reading:
             if part is not None:
                 part.close()
 
-    # -- tool calls ---------------------------------------------------------------------------------------------------
+    # -- tool calls -----------------------------------------------------------------------------------------------------
 
     def _call(self, choice: int, piece: wire.ToolCall, whole: bool) -> None:
         name, arguments = "", None

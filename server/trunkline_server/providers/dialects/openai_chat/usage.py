@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from msgspec import Raw
-from trunkline.v1 import completion_pb2
 
+from trunkline.v1 import completion_pb2
 from trunkline_server.providers.dialects.openai_chat import wire
 from trunkline_server.providers.jsontext import text_of
 

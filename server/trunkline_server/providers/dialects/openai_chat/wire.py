@@ -1,7 +1,7 @@
 """What Chat Completions answers look like on the wire.
 
-Types are as loose as the providers that speak this dialect: `Any` where they deviate, `Raw` where the text is wanted as it
-came. One `Message` serves as a whole message and as a delta, one `Choice` for both kinds of answers.
+Types are as loose as the providers that speak this dialect: `Any` where they deviate, `Raw` where the text is wanted as
+it came. One `Message` serves as a whole message and as a delta, one `Choice` for both kinds of answers.
 """
 
 from __future__ import annotations

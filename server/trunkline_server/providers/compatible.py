@@ -1,0 +1,388 @@
+"""OpenAI and the providers that are compatible with it: a row of data each."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from trunkline_server.providers.base import Capabilities
+from trunkline_server.providers.dialects.openai_chat.quirks import KEY, Quirks
+
+_HEADERS = {"bearer": ("authorization", "Bearer "), "x-api-key": ("x-api-key", ""), "api-key": ("api-key", "")}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRule:
+    """What is different about some models of a provider."""
+
+    #: Regular expression for the beginning of the model's name.
+    pattern: str
+    #: Fields of Capabilities that differ.
+    capabilities: Mapping[str, Any] = field(default_factory=dict)
+    #: Parameters that these models do not take.
+    without: frozenset[str] = frozenset()
+    #: Fields of Quirks that differ.
+    quirks: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """A provider that speaks a known dialect."""
+
+    #: Usual address. Empty: it has none, and the configuration must say.
+    base_url: str
+    #: Environment variable that usually holds the key. Empty: no key is usual.
+    key_env: str
+    capabilities: Capabilities = field(default_factory=Capabilities)
+    auth: Literal["bearer", "x-api-key", "api-key"] = "bearer"
+    #: Key of `providers.DIALECTS`.
+    dialect: str = "openai_chat"
+    #: Sent with every request.
+    headers: Mapping[str, str] = field(default_factory=dict)
+    #: The first that matches a model counts.
+    models: tuple[ModelRule, ...] = ()
+
+    def authorization(self, key: str) -> dict[str, str]:
+        """The headers that carry the key; none without one."""
+        name, prefix = _HEADERS[self.auth]
+        return {name: prefix + key} if key else {}
+
+    def capabilities_of(self, model: str) -> Capabilities:
+        """What the model can be asked for."""
+        return _capabilities_of(self, model) if self.models else self.capabilities
+
+
+@functools.lru_cache(maxsize=4096)
+def _capabilities_of(row: Row, model: str) -> Capabilities:
+    rule = next((rule for rule in row.models if re.match(rule.pattern, model)), None)
+    if rule is None:
+        return row.capabilities
+    changes: dict[str, Any] = dict(rule.capabilities)
+    if rule.without and row.capabilities.params is not None:
+        changes["params"] = row.capabilities.params - rule.without
+    if rule.quirks:
+        quirks = row.capabilities.quirks.get(KEY, Quirks())
+        assert isinstance(quirks, Quirks)  # noqa: S101  # the rows below are all of this dialect
+        changes["quirks"] = {**row.capabilities.quirks, KEY: dataclasses.replace(quirks, **rule.quirks)}
+    return dataclasses.replace(row.capabilities, **changes)
+
+
+def _can(params: str, quirks: Quirks | None = None, **others: Any) -> Capabilities:
+    """Capabilities of a row: its parameters beyond those that all take, its quirks, and what differs else."""
+    named = {"documents": False, **others}
+    return Capabilities(
+        params=frozenset((_CORE + " " + params).split()),
+        quirks={KEY: quirks or Quirks()},
+        **named,
+    )
+
+
+_CORE = "max_output_tokens temperature top_p stop_sequences"
+_PENALTIES = "frequency_penalty presence_penalty"
+_SAMPLERS = "top_k min_p repetition_penalty seed logit_bias"
+_LOGPROBS = "logprobs top_logprobs"
+_TOOLS = "parallel_tool_calls"
+_THINK = "reasoning"
+
+_OPENAI = Quirks(
+    max_tokens="max_completion_tokens",
+    developer_role="developer",
+    efforts={"max": "xhigh"},
+    participants=True,
+    user="safety_identifier",
+    store=True,
+    allowed_tools=True,
+    refusals=True,
+)
+
+#: Sampling that OpenAI's reasoning models refuse, unless it is what they do anyway.
+_NO_SAMPLING = frozenset(
+    ["frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs", "temperature", "top_p"]
+)
+_AT_ONE = {"temperature": 1.0, "top_p": 1.0}
+
+#: Which of OpenAI's models reason. See https://platform.openai.com/docs/guides/reasoning and /guides/latest-model.
+_OPENAI_MODELS = (
+    # Chat models of the fifth generation reason, if at all, by themselves; from 5.1 on sampling is free without effort.
+    ModelRule(r"gpt-5[\w.-]*-chat", {"reasoning": False}),
+    ModelRule(r"gpt-5\.\d", {"reasoning": True}, quirks={"system_role": "developer"}),
+    ModelRule(
+        r"(ft:)?(o\d|gpt-5)",
+        {"reasoning": True},
+        without=_NO_SAMPLING,
+        quirks={"system_role": "developer", "fixed": _AT_ONE},
+    ),
+    ModelRule(r"gpt-(4o|audio)[\w-]*audio|gpt-audio", {"audio": True}, without=frozenset(["reasoning", "verbosity"])),
+    ModelRule(r"(ft:)?(gpt-4|gpt-3|chatgpt)", without=frozenset(["reasoning", "verbosity"])),
+)
+#: The first two reasoning models knew no instructions at all.
+_O1_EARLY = ModelRule(
+    r"o1-(mini|preview)",
+    {"reasoning": True, "tools": False, "json_schema": False},
+    without=_NO_SAMPLING | {"reasoning", "verbosity"},
+    quirks={"system_role": "user", "developer_role": "user", "fixed": _AT_ONE},
+)
+
+ROWS: dict[str, Row] = {
+    "openai": Row(
+        "https://api.openai.com/v1",
+        "OPENAI_API_KEY",
+        _can(
+            f"{_PENALTIES} seed logit_bias {_LOGPROBS} n {_THINK} verbosity service_tier {_TOOLS}",
+            _OPENAI,
+            documents=True,
+            audio=True,
+            embeddings=True,
+        ),
+        models=(_O1_EARLY, *_OPENAI_MODELS),
+    ),
+    # Servers that one runs oneself: the address is in the configuration.
+    "vllm": Row(
+        "",
+        "",
+        _can(
+            f"{_PENALTIES} {_SAMPLERS} {_LOGPROBS} n {_THINK} {_TOOLS}",
+            Quirks(
+                max_tokens="max_completion_tokens",
+                reasoning="template",
+                reasoning_back="reasoning_content",
+                video=True,
+                participants=True,
+                grammars={"regex": ("structured_outputs", "regex"), "ebnf": ("structured_outputs", "grammar")},
+            ),
+            audio=True,
+            reasoning=True,
+            embeddings=True,
+        ),
+    ),
+    "llamacpp": Row(
+        "",
+        "",
+        _can(
+            f"{_PENALTIES} {_SAMPLERS} {_LOGPROBS} n {_THINK} {_TOOLS}",
+            Quirks(
+                renamed={"repetition_penalty": "repeat_penalty"},
+                reasoning="template",
+                reasoning_back="reasoning_content",
+                grammars={"ebnf": ("grammar",)},
+                base64_vectors=False,
+            ),
+            audio=True,
+            reasoning=True,
+            embeddings=True,
+        ),
+    ),
+    "lmstudio": Row(
+        "",
+        "",
+        _can(
+            f"{_PENALTIES} top_k repetition_penalty seed logit_bias {_THINK}",
+            Quirks(renamed={"repetition_penalty": "repeat_penalty"}, base64_vectors=False),
+            reasoning=True,
+            embeddings=True,
+            choices=False,
+        ),
+    ),
+    "ollama": Row(
+        "",
+        "",
+        _can(
+            f"{_PENALTIES} seed {_LOGPROBS} {_THINK}",
+            Quirks(reasoning_back="reasoning", base64_vectors=False),
+            reasoning=True,
+            embeddings=True,
+            choices=False,
+        ),
+    ),
+    "groq": Row(
+        "https://api.groq.com/openai/v1",
+        "GROQ_API_KEY",
+        _can(
+            f"{_PENALTIES} seed {_THINK} service_tier {_TOOLS}",
+            Quirks(max_tokens="max_completion_tokens", reasoning_back="reasoning", participants=True),
+            reasoning=True,
+            logprobs=False,
+            choices=False,
+        ),
+    ),
+    "deepseek": Row(
+        "https://api.deepseek.com/v1",
+        "DEEPSEEK_API_KEY",
+        _can(
+            f"{_PENALTIES} {_LOGPROBS} {_THINK}",
+            Quirks(reasoning="thinking", reasoning_back="reasoning_content", participants=True, user=""),
+            reasoning=True,
+            json_schema=False,
+            images=False,
+            choices=False,
+        ),
+    ),
+    "xai": Row(
+        "https://api.x.ai/v1",
+        "XAI_API_KEY",
+        _can(
+            f"{_PENALTIES} seed {_LOGPROBS} n {_THINK} {_TOOLS}",
+            Quirks(max_tokens="max_completion_tokens", reasoning_back="reasoning_content", participants=True),
+            reasoning=True,
+        ),
+    ),
+    "together": Row(
+        "https://api.together.xyz/v1",
+        "TOGETHER_API_KEY",
+        _can(
+            f"{_PENALTIES} {_SAMPLERS} {_LOGPROBS} n {_THINK}",
+            Quirks(reasoning_back="reasoning", logprobs_count=True, video=True, user=""),
+            reasoning=True,
+            embeddings=True,
+        ),
+    ),
+    "openrouter": Row(
+        "https://openrouter.ai/api/v1",
+        "OPENROUTER_API_KEY",
+        _can(
+            f"{_PENALTIES} {_SAMPLERS} {_LOGPROBS} {_THINK} verbosity service_tier {_TOOLS}",
+            Quirks(
+                developer_role="developer",
+                reasoning="openrouter",
+                efforts={"max": "xhigh"},
+                reasoning_back="reasoning_details",
+                document_urls=True,
+                video=True,
+                cache_control=True,
+                participants=True,
+                refusals=True,
+            ),
+            documents=True,
+            audio=True,
+            reasoning=True,
+            prompt_cache=True,
+            choices=False,
+            embeddings=True,
+        ),
+    ),
+    "fireworks": Row(
+        "https://api.fireworks.ai/inference/v1",
+        "FIREWORKS_API_KEY",
+        _can(
+            f"{_PENALTIES} {_SAMPLERS} {_LOGPROBS} n {_THINK} service_tier {_TOOLS}",
+            Quirks(reasoning_back="reasoning_content", grammars={"ebnf": ("response_format", "grammar")}),
+            reasoning=True,
+            embeddings=True,
+        ),
+    ),
+    "cerebras": Row(
+        "https://api.cerebras.ai/v1",
+        "CEREBRAS_API_KEY",
+        _can(
+            f"seed logit_bias {_LOGPROBS} {_THINK} service_tier {_TOOLS}",
+            Quirks(max_tokens="max_completion_tokens", reasoning_back="reasoning"),
+            reasoning=True,
+            images=False,
+            choices=False,
+        ),
+    ),
+    "mistral": Row(
+        "https://api.mistral.ai/v1",
+        "MISTRAL_API_KEY",
+        _can(
+            f"{_PENALTIES} seed n {_THINK} {_TOOLS}",
+            Quirks(
+                renamed={"seed": "random_seed"},
+                reasoning_back="thinking",
+                document="document_url",
+                document_urls=True,
+                user="",
+                stream_usage=False,
+                base64_vectors=False,
+            ),
+            documents=True,
+            audio=True,
+            reasoning=True,
+            logprobs=False,
+            embeddings=True,
+        ),
+    ),
+    "zai": Row(
+        "https://api.z.ai/api/paas/v4",
+        "ZAI_API_KEY",
+        _can(
+            _THINK,
+            Quirks(reasoning="thinking", reasoning_back="reasoning_content", video=True, user="user_id"),
+            reasoning=True,
+            tool_choice=False,
+            json_schema=False,
+            logprobs=False,
+            choices=False,
+            embeddings=True,
+        ),
+    ),
+    "moonshot": Row(
+        "https://api.moonshot.ai/v1",
+        "MOONSHOT_API_KEY",
+        _can(
+            f"{_PENALTIES} n {_THINK}",
+            Quirks(reasoning="thinking", reasoning_back="reasoning_content", video=True, participants=True),
+            reasoning=True,
+            logprobs=False,
+        ),
+    ),
+    "perplexity": Row(
+        "https://api.perplexity.ai",
+        "PERPLEXITY_API_KEY",
+        _can(
+            f"{_PENALTIES} top_k {_THINK}",
+            Quirks(user="", stream_usage=False),
+            reasoning=True,
+            tools=False,
+            logprobs=False,
+            choices=False,
+        ),
+    ),
+    "nvidia": Row(
+        "https://integrate.api.nvidia.com/v1",
+        "NVIDIA_API_KEY",
+        _can(
+            f"{_PENALTIES} seed {_LOGPROBS} {_THINK} {_TOOLS}",
+            Quirks(reasoning="template", user=""),
+            reasoning=True,
+            choices=False,
+            embeddings=True,
+        ),
+    ),
+    "huggingface": Row(
+        "https://router.huggingface.co/v1",
+        "HF_TOKEN",
+        _can(
+            f"{_PENALTIES} seed logit_bias {_LOGPROBS} n {_THINK}",
+            Quirks(reasoning_back="reasoning_content", user=""),
+            reasoning=True,
+        ),
+    ),
+    "sambanova": Row(
+        "https://api.sambanova.ai/v1",
+        "SAMBANOVA_API_KEY",
+        _can(
+            f"top_k {_THINK} {_TOOLS}",
+            Quirks(reasoning_back="reasoning", user=""),
+            reasoning=True,
+            logprobs=False,
+            choices=False,
+            embeddings=True,
+        ),
+    ),
+    "alibaba": Row(
+        "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
+        "DASHSCOPE_API_KEY",
+        _can(
+            f"presence_penalty repetition_penalty top_k seed n {_LOGPROBS} {_THINK} {_TOOLS}",
+            Quirks(reasoning="alibaba", reasoning_back="reasoning_content", video=True, user=""),
+            audio=True,
+            reasoning=True,
+            embeddings=True,
+        ),
+    ),
+}
