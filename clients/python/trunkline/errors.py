@@ -306,7 +306,7 @@ def _details(trailers: Iterable[tuple[str, Any]]) -> dict[type[Message], Any]:
             continue
         try:
             for packed in Status.FromString(value).details:
-                kind = next((kind for kind in _DETAIL_TYPES if packed.Is(kind.DESCRIPTOR)), None)
+                kind = next((kind for kind in _DETAIL_TYPES if packed.TypeName() == kind.DESCRIPTOR.full_name), None)
                 if kind:
                     found.setdefault(kind, kind.FromString(packed.value))
         except DecodeError:
