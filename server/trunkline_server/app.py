@@ -76,12 +76,12 @@ def build(
     secrets = [caller.api_key.get_secret_value() for caller in settings.callers if caller.api_key]
     redactor = Redactor([*secrets, *providers.secrets_of(settings_keys(settings, environ))])
     log = make_log(form=settings.log.format, level=settings.log.level)
-    telemetry = Telemetry(metrics or Metrics(), log, redactor.redact)
+    telemetry = Telemetry(metrics or Metrics(), log, redactor)
     engine = Engine(known, _aliases(settings), credentials)
     running = Running()
     callers = Callers({c.name: c.api_key.get_secret_value() for c in settings.callers if c.api_key})
     limits = Limits(max_calls=settings.limits.max_calls, forward_metadata=frozenset(settings.forward_metadata))
-    boundary = Boundary(callers, limits, telemetry, running)
+    boundary = Boundary(callers, limits, telemetry, running, redactor)
     services = (
         CompletionMethods(
             engine, Catalog(engine), running, heartbeat=settings.stream.heartbeat, allow_raw=settings.allow_raw

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from trunkline.v1 import completion_pb2, completion_service_pb2
+from trunkline.v1 import completion_pb2, completion_service_pb2, message_pb2
 from trunkline.v1 import model_service_pb2 as pb
 from trunkline_server import prices
 from trunkline_server.call import Call
@@ -104,7 +104,7 @@ class Catalog:
             attempt.http_status = reply.status
             call.provider_request_id = request_id(reply.headers)
             if not 200 <= reply.status < 300:
-                raise dialect.classify(reply.status, reply.headers, reply.body)  # type: ignore[attr-defined]
+                raise provider.dialect.classify(reply.status, reply.headers, reply.body)
             answer.input_tokens = dialect.decode_count(reply.body)
         except LLMError as error:
             attempt.reason = error.reason
@@ -195,15 +195,21 @@ def estimated_tokens(spec: completion_pb2.CompletionSpec) -> int:
     return -(-size // 4)
 
 
-def _text_bytes(part: object) -> int:
-    kind = part.WhichOneof("kind")  # type: ignore[attr-defined]
-    value = getattr(part, kind) if kind else None
-    if kind in ("text", "reasoning", "refusal"):
-        return len(value.text.encode())  # type: ignore[union-attr]
-    if kind == "tool_call":
-        return len(value.name) + len(value.arguments_json.encode())  # type: ignore[union-attr]
+def _text_bytes(part: message_pb2.ContentPart) -> int:
+    kind = part.WhichOneof("kind")
+    if kind is None:
+        return 0
+    value = getattr(part, kind)
     if kind == "tool_result":
-        return sum(_text_bytes(inner) for inner in value.parts)  # type: ignore[union-attr]
-    if kind == "opaque":
-        return len(value.json.encode())  # type: ignore[union-attr]
-    return 0
+        return sum(_text_bytes(inner) for inner in value.parts)
+    return sum(len(getattr(value, name).encode()) for name in _TEXTS.get(kind, ()))
+
+
+#: Fields with text by kind of part.
+_TEXTS: dict[str, tuple[str, ...]] = {
+    "text": ("text",),
+    "reasoning": ("text",),
+    "refusal": ("text",),
+    "tool_call": ("name", "arguments_json"),
+    "opaque": ("json",),
+}

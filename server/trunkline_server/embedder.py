@@ -7,8 +7,8 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trunkline.v1 import completion_pb2, embedding_service_pb2 as pb
-
+from trunkline.v1 import completion_pb2
+from trunkline.v1 import embedding_service_pb2 as pb
 from trunkline_server.call import Call
 from trunkline_server.engine import Engine, refuse_unsupported
 from trunkline_server.errors import LLMError, LLMInvalidResponseError, UnsupportedParameter, Violation
@@ -18,8 +18,6 @@ from trunkline_server.providers.provider import Provider, Upstream
 
 #: Requests of one call that run side by side.
 SIDE_BY_SIDE = 4
-
-_COUNTS = ("input_tokens", "total_tokens")
 
 
 @dataclass(slots=True)
@@ -128,7 +126,8 @@ def _summed(usages: Sequence[completion_pb2.Usage | None]) -> completion_pb2.Usa
     total = completion_pb2.Usage()
     total.CopyFrom(reported[0])
     for usage in reported[1:]:
-        for name in _COUNTS:
-            if usage.HasField(name):
-                setattr(total, name, getattr(total, name) + getattr(usage, name))
+        if usage.HasField("input_tokens"):
+            total.input_tokens += usage.input_tokens
+        if usage.HasField("total_tokens"):
+            total.total_tokens += usage.total_tokens
     return total

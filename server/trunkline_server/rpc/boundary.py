@@ -26,12 +26,15 @@ from trunkline_server.errors import (
     ShuttingDown,
     Violation,
 )
+from trunkline_server.redact import Redactor, redact
 from trunkline_server.rpc.access import Callers
 from trunkline_server.rpc.status import AttemptFacts, CallFacts, Failure, failure, to_gateway_error
 from trunkline_server.telemetry import Telemetry
 
 Request = TypeVar("Request", bound=Message)
+RequestIn = TypeVar("RequestIn", bound=Message, contravariant=True)
 
+Handler = grpc.RpcMethodHandler[Any, Any]
 Context = Any
 """A `grpc.aio.ServicerContext`; its stubs are incomplete."""
 
@@ -42,12 +45,12 @@ _KEY_HEADERS = frozenset({"authorization", "x-api-key"})
 _REQUEST_ID_HEADERS = frozenset({"x-request-id", "trunkline-request-id"})
 
 
-class Unary(Protocol[Request]):
-    async def __call__(self, request: Request, call: Call) -> Message: ...
+class Unary(Protocol[RequestIn]):
+    async def __call__(self, request: RequestIn, call: Call) -> Message: ...
 
 
-class Streaming(Protocol[Request]):
-    async def __call__(self, request: Request, call: Call, context: Context) -> None: ...
+class Streaming(Protocol[RequestIn]):
+    async def __call__(self, request: RequestIn, call: Call, context: Context) -> None: ...
 
 
 @dataclass(slots=True)
@@ -105,13 +108,16 @@ class Running:
 class Boundary:
     """Wraps the methods of the services."""
 
-    def __init__(self, callers: Callers, limits: Limits, telemetry: Telemetry, running: Running) -> None:
+    def __init__(
+        self, callers: Callers, limits: Limits, telemetry: Telemetry, running: Running, redactor: Redactor = redact
+    ) -> None:
         self._callers = callers
         self._limits = limits
         self._telemetry = telemetry
+        self._redactor = redactor
         self.running = running
 
-    def unary(self, name: str, request_type: type[Request], method: Unary[Request]) -> grpc.RpcMethodHandler:
+    def unary(self, name: str, request_type: type[Request], method: Unary[Request]) -> Handler:
         async def handle(data: bytes, context: Context) -> bytes:
             call = Call(name)
             answer = b""
@@ -124,9 +130,9 @@ class Boundary:
             await self._guard(call, context, len(data), run)
             return answer
 
-        return grpc.unary_unary_rpc_method_handler(handle)  # type: ignore[arg-type]  # bytes in, bytes out
+        return grpc.unary_unary_rpc_method_handler(handle)  # bytes in, bytes out
 
-    def stream(self, name: str, request_type: type[Request], method: Streaming[Request]) -> grpc.RpcMethodHandler:
+    def stream(self, name: str, request_type: type[Request], method: Streaming[Request]) -> Handler:
         async def handle(data: bytes, context: Context) -> None:
             call = Call(name)
 
@@ -135,7 +141,7 @@ class Boundary:
 
             await self._guard(call, context, len(data), run)
 
-        return grpc.unary_stream_rpc_method_handler(handle)  # type: ignore[arg-type]  # writes by itself
+        return grpc.unary_stream_rpc_method_handler(handle)  # writes by itself
 
     async def _guard(self, call: Call, context: Context, size: int, run: Callable[[], Awaitable[None]]) -> None:
         telemetry = self._telemetry
@@ -226,4 +232,5 @@ class Boundary:
                 remaining=call.remaining(),
                 max_attempts=call.max_attempts,
             ),
+            self._redactor,
         )
