@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -131,6 +133,23 @@ func TestCallsTakeConnectionsInTurn(t *testing.T) {
 	for from, calls := range g.peers {
 		if calls != 3 {
 			t.Errorf("%d calls from %s", calls, from)
+		}
+	}
+}
+
+func TestEveryServerBehindANameIsReached(t *testing.T) {
+	first, second := &gateway{create: echo}, &gateway{create: echo}
+	names := manual.NewBuilderWithScheme("names")
+	names.InitialState(resolver.State{Endpoints: []resolver.Endpoint{
+		{Addresses: []resolver.Address{{Addr: first.listen(t)}}},
+		{Addresses: []resolver.Address{{Addr: second.listen(t)}}},
+	}})
+	client := newClient(t, WithAddress("names:///gateway"), WithPlaintext(), WithConnections(1),
+		WithDialOptions(grpc.WithResolvers(names)))
+
+	for ctx := inTime(t); first.count() == 0 || second.count() == 0; {
+		if _, err := client.Complete(ctx, hello); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

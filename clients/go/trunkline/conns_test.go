@@ -119,6 +119,17 @@ func TestAStreamIsNotRepeatedAfterItsFirstEvent(t *testing.T) {
 	}
 }
 
+func TestARateLimitInTheMiddleIsNotRepeated(t *testing.T) {
+	limited := failure(codes.ResourceExhausted, "LLM_RATE_LIMITED", "slow down", retryIn(time.Millisecond))
+	g := &gateway{stream: say(limited, started, attempt)}
+
+	_, err := g.connect(t, WithRateLimitRetries(2)).Stream(inTime(t), hello).Collect()
+
+	if !errors.Is(err, ErrRateLimited) || g.count() != 1 {
+		t.Errorf("%d calls, error %v", g.count(), err)
+	}
+}
+
 func TestALargeRequestIsRepeatedToo(t *testing.T) {
 	g := fail(1, failure(codes.Unavailable, "SHUTTING_DOWN", "going down"), "1")
 	spec := Spec("fake/echo", User(strings.Repeat("x", 2<<20)))
@@ -205,19 +216,22 @@ func TestARateLimitIsWaitedOutOnlyIfAskedFor(t *testing.T) {
 }
 
 func TestACallerWhoLeavesDoesNotWaitForTheLimit(t *testing.T) {
-	arrived := make(chan struct{})
-	g := &gateway{create: func(context.Context, *trunklinev1.CreateCompletionRequest) (*trunklinev1.Completion, error) {
-		close(arrived)
-		return nil, failure(codes.ResourceExhausted, "LLM_RATE_LIMITED", "slow down", retryIn(5*time.Minute))
-	}}
-	client := g.connect(t, WithRateLimitRetries(1))
+	g := fail(9, failure(codes.ResourceExhausted, "LLM_RATE_LIMITED", "slow down", retryIn(5*time.Minute)), "")
+	refused := make(chan struct{})
+	client := g.connect(t, WithRateLimitRetries(1), WithDialOptions(grpc.WithUnaryInterceptor(
+		func(ctx context.Context, method string, request, response any, conn *grpc.ClientConn,
+			invoke grpc.UnaryInvoker, opts ...grpc.CallOption,
+		) error {
+			defer close(refused)
+			return invoke(ctx, method, request, response, conn, opts...)
+		})))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
 		_, err := client.Complete(ctx, hello)
 		done <- err
 	}()
-	<-arrived
+	<-refused
 
 	cancel()
 

@@ -117,6 +117,9 @@ func TestErrorsAreFoundByTheirFamilyAndTheWiderOne(t *testing.T) {
 			if ReasonOf(err) != row.reason || status.Code(err) != row.code {
 				t.Errorf("reason %s, code %s", ReasonOf(err), status.Code(err))
 			}
+			if kind := err.(*Error).Kind; kind != row.is[0] {
+				t.Errorf("kind is %q", kind)
+			}
 			for _, kind := range row.is {
 				if !errors.Is(err, kind) {
 					t.Errorf("%v is not %q", err, kind)
@@ -167,6 +170,24 @@ func TestErrorsThatGRPCOrAProxyMadeAreTypedToo(t *testing.T) {
 		if want := row.code.String() + ": " + row.message; e.Error() != want {
 			t.Errorf("it says %q, want %q", e, want)
 		}
+	}
+}
+
+func TestTheGatewaySaysWhatIsWorthAnotherTry(t *testing.T) {
+	for _, retryable := range []bool{true, false} {
+		for _, code := range []codes.Code{codes.Unavailable, codes.Internal} {
+			detail := protoadapt.MessageV1Of(&trunklinev1.LlmErrorDetail{Retryable: retryable})
+			var e *Error
+			if !errors.As(FromError(failure(code, "LLM_CONNECTION", "cut", detail)), &e) || e.Retryable != retryable {
+				t.Errorf("%s: retryable is %t, want %t", code, e.Retryable, retryable)
+			}
+		}
+	}
+	// Before admission there is no detail.
+	var e *Error
+	limited := failure(codes.ResourceExhausted, "GATEWAY_RATE_LIMITED", "slow down", retryIn(time.Second))
+	if !errors.As(FromError(limited), &e) || !e.Retryable {
+		t.Errorf("%v is not retryable", e)
 	}
 }
 

@@ -152,6 +152,24 @@ func TestASchemaOfTheCallersOwnIsKeptAndHeldTo(t *testing.T) {
 	}
 }
 
+func TestAValueIsWholeOrNotThere(t *testing.T) {
+	type shirt struct {
+		Color string `json:"color"`
+		Size  string `json:"size"`
+	}
+	spec := Spec("fake/json", User("Which shirt?"))
+	spec.ResponseFormat = &trunklinev1.ResponseFormat{Format: &trunklinev1.ResponseFormat_JsonSchema{
+		JsonSchema: &trunklinev1.JsonSchemaFormat{JsonSchema: `{"type":"object"}`},
+	}}
+	var asked *trunklinev1.CompletionSpec
+
+	value, _, err := Parse[shirt](inTime(t), saying(answer(`{"color":"red","size":7}`), &asked).connect(t), spec)
+
+	if misfit := new(ParseError); !errors.As(err, &misfit) || !strings.Contains(err.Error(), "size") || value != (shirt{}) {
+		t.Errorf("value %+v, error %v", value, err)
+	}
+}
+
 func TestATypeWithoutASchemaMakesNoCall(t *testing.T) {
 	type loop struct{ Next *loop }
 	g := &gateway{}

@@ -353,7 +353,7 @@ func TestACollectedStreamEqualsTheUnaryCompletion(t *testing.T) {
 				Message: &trunklinev1.Message{Role: trunklinev1.Role_ROLE_ASSISTANT, Parts: []*trunklinev1.ContentPart{
 					sound(&trunklinev1.Media{
 						MimeType: "audio/mpeg", Transcript: proto.String("hello"),
-						Source: &trunklinev1.Media_Data{Data: []byte{1, 2, 3, 4}},
+						Source: &trunklinev1.Media_Data{Data: []byte{0, 1, 2, 3, 4}},
 					}),
 					refusal("I cannot"),
 				}},
@@ -375,7 +375,9 @@ func TestACollectedStreamEqualsTheUnaryCompletion(t *testing.T) {
 		&trunklinev1.PartDelta{PartIndex: 1, Delta: &trunklinev1.PartDelta_Encrypted{Encrypted: "pher-"}},
 		&trunklinev1.PartDelta{PartIndex: 1, Delta: &trunklinev1.PartDelta_Encrypted{Encrypted: "text"}},
 		end(0, 1),
-		begin(1, 0, sound(&trunklinev1.Media{MimeType: "audio/mpeg"})),
+		begin(1, 0, sound(&trunklinev1.Media{
+			MimeType: "audio/mpeg", Source: &trunklinev1.Media_Data{Data: []byte{0}},
+		})),
 		&trunklinev1.PartDelta{ChoiceIndex: 1, Delta: &trunklinev1.PartDelta_Data{Data: []byte{1, 2}}},
 		begin(0, 2, Text("")),
 		&trunklinev1.PartDelta{PartIndex: 2, Delta: &trunklinev1.PartDelta_Text{Text: "It"}, Logprobs: logprobs[:1]},
@@ -415,6 +417,25 @@ func TestACollectedStreamEqualsTheUnaryCompletion(t *testing.T) {
 	}
 	if !proto.Equal(stream.Completion(), want) {
 		t.Error("collected again, it is another")
+	}
+}
+
+func TestChoicesStandInTheOrderOfTheirNumbers(t *testing.T) {
+	list := []any{started, attempt}
+	for index := int32(7); index >= 0; index-- {
+		list = append(list, stop(index))
+	}
+	stream := (&gateway{stream: say(nil, append(list, finished)...)}).connect(t).Stream(inTime(t), hello)
+	if _, err := stream.Collect(); err != nil {
+		t.Fatal(err)
+	}
+
+	for range 20 { // Go shuffles its maps
+		for i, choice := range stream.Completion().GetChoices() {
+			if choice.GetIndex() != int32(i) {
+				t.Fatalf("choice %d stands at %d", choice.GetIndex(), i)
+			}
+		}
 	}
 }
 
