@@ -165,7 +165,7 @@ class Session {
 
   async #opened(): Promise<void> {
     const limit = setTimeout(() => {
-      this.#http2.destroy(new Error(`no connection within ${this.#times.connectMs} ms`));
+      this.#giveUp(`no connection within ${this.#times.connectMs} ms`);
     }, this.#times.connectMs);
     try {
       await new Promise<void>((resolve, reject) => {
@@ -198,7 +198,7 @@ class Session {
       return;
     }
     const limit = setTimeout(() => {
-      this.#http2.destroy(new Error(`no answer to a PING within ${this.#times.keepaliveTimeoutMs} ms`));
+      this.#giveUp(`no answer to a PING within ${this.#times.keepaliveTimeoutMs} ms`);
     }, this.#times.keepaliveTimeoutMs).unref();
     this.#http2.ping((error) => {
       clearTimeout(limit);
@@ -211,11 +211,16 @@ class Session {
     });
   }
 
+  #giveUp(why: string): void {
+    this.destroy(new ConnectError(`connection to ${this.#authority}: ${why}`, Code.Unavailable));
+  }
+
   #unavailable(what: string, cause: unknown): ConnectError {
+    if (cause instanceof ConnectError) {
+      return cause;
+    }
     const because = cause instanceof Error ? `: ${cause.message}` : "";
     const message = `connection to ${this.#authority} ${what}${because}`;
-    return cause instanceof ConnectError
-      ? cause
-      : new ConnectError(message, Code.Unavailable, undefined, undefined, cause);
+    return new ConnectError(message, Code.Unavailable, undefined, undefined, cause);
   }
 }
