@@ -5,6 +5,7 @@ See https://platform.claude.com/docs/en/about-claude/models/overview and GET /v1
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -110,12 +111,14 @@ _MODELS: tuple[tuple[re.Pattern[str], Model], ...] = tuple(
 OTHER = Model(None, _BUDGET, both_samplers=True)
 
 
+@functools.lru_cache(maxsize=4096)
 def model_of(name: str) -> Model:
     """What the model takes, by its name at the provider."""
     name = name.lower().replace(".", "-")
     return next((model for pattern, model in _MODELS if pattern.search(name)), OTHER)
 
 
+@functools.lru_cache(maxsize=4096)
 def capabilities(name: str) -> Capabilities:
     """What a model can be asked for through this gateway."""
     model = model_of(name)

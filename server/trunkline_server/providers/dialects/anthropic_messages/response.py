@@ -331,7 +331,7 @@ def merged_usage(first: bytes, later: bytes) -> bytes:
         return first
     known = _members.read(first)
     news = {name: value for name, value in _members.read(later).items() if text_of(value)}
-    return dumps({**known, **news})
+    return written({**known, **news})
 
 
 def _known(count: int | None) -> int | None:
@@ -375,3 +375,11 @@ def _unix(text: str | None) -> float | None:
 def members(block: bytes) -> dict[str, Any]:
     """The members of a block in order, each verbatim."""
     return dict(_members.read(block))
+
+
+def written(members: Mapping[str, Any]) -> bytes:
+    """An object of these members."""
+    try:
+        return dumps(members)
+    except UnicodeEncodeError:
+        return dumps({printable(name): value for name, value in members.items()})

@@ -88,7 +88,7 @@ class _Opaque:
         for name, pieces in self.folded.items():
             before = members.get(name)
             members[name] = _joined(None if before is None else loads(bytes(before)), pieces)
-        return dumps(members)
+        return response.written(members)
 
 
 class StreamDecoder:
