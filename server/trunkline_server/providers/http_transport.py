@@ -1,0 +1,221 @@
+"""An httpx transport over aiohttp: httpx as the interface, at a fraction of its cost.
+
+docs/decisions/0003-http-transport.md has what was measured, and why this is not `httpx-aiohttp`.
+"""
+
+from __future__ import annotations
+
+import select
+import ssl
+from functools import lru_cache
+from typing import Any
+
+import aiohttp
+import httpx
+from aiohttp.http_exceptions import ContentEncodingError
+from multidict import CIMultiDict
+from yarl import URL
+
+#: Bytes that may wait for a slow reader (twice that for a moment) before reading from the socket pauses.
+READ_BUFFER = 64 * 1024
+#: Seconds that an unused connection is kept. Load balancers close theirs after a minute or more.
+KEEP_ALIVE = 30.0
+#: Most bytes of one header of an answer, and most headers.
+MAX_HEADER_BYTES, MAX_HEADERS = 64 * 1024, 256
+
+#: First match.
+_ERRORS: tuple[tuple[type[Exception], type[httpx.TransportError | httpx.DecodingError]], ...] = (
+    (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),
+    (aiohttp.ServerTimeoutError, httpx.ReadTimeout),
+    (aiohttp.ClientProxyConnectionError, httpx.ProxyError),
+    (aiohttp.ClientHttpProxyError, httpx.ProxyError),
+    (aiohttp.ClientConnectorError, httpx.ConnectError),
+    (aiohttp.ClientResponseError, httpx.RemoteProtocolError),
+    (ContentEncodingError, httpx.DecodingError),
+    (aiohttp.ClientError, httpx.ReadError),
+    (OSError, httpx.ReadError),
+)
+
+
+class AiohttpTransport(httpx.AsyncBaseTransport):
+    """A bounded pool of keep-alive connections. Follows no redirect, keeps no cookie and reads no environment.
+
+    Takes requests whose body is at hand. Its time limits are the "connect" and "read" of httpx's timeout extension;
+    connecting includes waiting for a free connection, resolving the host and TLS. A compressed answer arrives
+    decompressed, without its content-encoding. Leaving a response before its end closes the socket at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_connections: int,
+        ssl_context: ssl.SSLContext | None = None,
+        uds: str | None = None,
+        proxy: str | None = None,
+    ) -> None:
+        self._max_connections = max_connections
+        self._ssl_context = ssl_context
+        self._uds = uds
+        self._proxy = proxy
+        self._session: aiohttp.ClientSession | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        try:
+            try:
+                response = await self._request(request)
+            except aiohttp.ClientError as exc:
+                if not _nothing_was_sent(exc):
+                    raise
+                response = await self._request(request)
+        except (aiohttp.ClientError, OSError) as exc:
+            raise _to_httpx(exc, request) from exc
+        headers = list(response.raw_headers)
+        if coding := response.headers.get("Content-Encoding"):
+            if coding.lower() not in _CODINGS:
+                response.release()
+                raise httpx.DecodingError("unknown content-encoding", request=request)
+            headers = [item for item in headers if item[0].lower() not in (b"content-encoding", b"content-length")]
+        return httpx.Response(response.status, headers=headers, stream=_Body(response, request), request=request)
+
+    async def aclose(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def _request(self, request: httpx.Request) -> aiohttp.ClientResponse:
+        limits = request.extensions.get("timeout", {})
+        return await self._open().request(
+            request.method,
+            _url(str(request.url)),
+            headers=_headers(request.headers),
+            data=request.content or None,
+            allow_redirects=False,
+            timeout=_timeout(limits.get("connect"), limits.get("read")),
+            proxy=self._proxy,
+        )
+
+    def _open(self) -> aiohttp.ClientSession:
+        """Made on first use: it belongs to the loop that runs then."""
+        if self._session is None:
+            if self._uds is not None:
+                connector: aiohttp.BaseConnector = _UnixConnector(
+                    self._uds, limit=self._max_connections, keepalive_timeout=KEEP_ALIVE
+                )
+            else:
+                connector = _TcpConnector(
+                    limit=self._max_connections, keepalive_timeout=KEEP_ALIVE, ssl=self._ssl_context or True
+                )
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                # The request says what is sent.
+                skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
+                read_bufsize=READ_BUFFER,
+                max_line_size=MAX_HEADER_BYTES,
+                max_field_size=MAX_HEADER_BYTES,
+                max_headers=MAX_HEADERS,
+            )
+        return self._session
+
+
+class _Body(httpx.AsyncByteStream):
+    """What has arrived, in one piece, as often as something has."""
+
+    __slots__ = ("_request", "_response")
+
+    def __init__(self, response: aiohttp.ClientResponse, request: httpx.Request) -> None:
+        self._response = response
+        self._request = request
+
+    def __aiter__(self) -> _Body:
+        return self
+
+    async def __anext__(self) -> bytes:
+        content = self._response.content
+        try:
+            chunk = await content.readany()
+        except (aiohttp.ClientError, OSError) as exc:
+            # aiohttp reports a cut at once, but what came before it and was not read yet is the provider's word too.
+            content.set_exception(None)  # type: ignore[arg-type]
+            chunk = content.read_nowait()
+            content.set_exception(exc)
+            if not chunk:
+                raise _to_httpx(exc, self._request) from exc
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
+
+    async def aclose(self) -> None:
+        self._response.release()
+
+
+class _Connector(aiohttp.BaseConnector):
+    """Two things that aiohttp leaves to chance."""
+
+    async def _get(self, key: Any, traces: Any) -> Any:
+        """Leaves out connections that the provider has closed, even if the loop has not heard of it yet.
+
+        So a POST, which cannot be repeated, is not lost to a provider that closed while nothing was on the way.
+        """
+        while (connection := await super()._get(key, traces)) is not None:
+            if not _is_readable(connection.transport):
+                return connection
+            connection.close()
+        return None
+
+    def _release(self, key: Any, protocol: Any, *, should_close: bool = False) -> None:
+        """Closes a connection in the middle of an answer at once.
+
+        Closing politely waits for what is still to be written, and under TLS up to 30 s for the provider's farewell.
+        """
+        if should_close or protocol.should_close:
+            protocol.abort()
+            should_close = True
+        super()._release(key, protocol, should_close=should_close)
+
+
+class _TcpConnector(_Connector, aiohttp.TCPConnector):
+    pass
+
+
+class _UnixConnector(_Connector, aiohttp.UnixConnector):
+    pass
+
+
+#: What aiohttp decodes, some with a library that may be missing: then the answer is one that cannot be read.
+_CODINGS = ("gzip", "deflate", "br", "zstd", "identity")
+
+
+def _is_readable(transport: Any) -> bool:
+    """On a connection that waits for nothing this is the end of it, or bytes that nobody asked for."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _nothing_was_sent(exc: BaseException) -> bool:
+    """Was the connection closed between its choice and the first write? Then a POST may be sent once more."""
+    cause = exc.__cause__ or exc
+    return isinstance(cause, aiohttp.ClientConnectionResetError) and "closing transport" in str(cause)
+
+
+def _to_httpx(exc: BaseException, request: httpx.Request) -> httpx.HTTPError:
+    if isinstance(exc.__cause__, ContentEncodingError):
+        exc = exc.__cause__
+    to = next(to for kind, to in _ERRORS if isinstance(exc, kind))
+    return to(type(exc).__name__, request=request)
+
+
+@lru_cache(maxsize=4096)
+def _url(url: str) -> URL:
+    """As it is: yarl would turn %3A into a colon, which breaks signatures."""
+    return URL(url, encoded=True)
+
+
+@lru_cache(maxsize=256)
+def _timeout(connect: float | None, read: float | None) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, connect=connect, sock_read=read)
+
+
+def _headers(headers: httpx.Headers) -> CIMultiDict[str]:
+    encoding = headers.encoding
+    return CIMultiDict((name.decode("ascii"), value.decode(encoding)) for name, value in headers.raw)
