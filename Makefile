@@ -130,7 +130,9 @@ GO_DIRS := $(wildcard clients/go examples/go)
 # What a change of the contract is held against: the last release, or main while there is none.
 BASE    ?= $(firstword $(shell git tag --list 'v*' --sort=-version:refname; git branch --all --format '%(refname)' --list main origin/main))
 
-.PHONY: lint lint-python lint-proto lint-go lint-typescript types format
+.PHONY: check lint lint-python lint-proto lint-go lint-typescript types format
+check: lint types check-generate test ## run everything that must hold before a change lands
+
 lint: lint-python lint-proto lint-go lint-typescript ## check style, imports and the contract
 
 lint-python: $(VENV)/.dev
