@@ -8,7 +8,6 @@ import time
 from dataclasses import dataclass, field
 
 from trunkline.v1 import completion_pb2
-
 from trunkline_server.errors import GatewayError
 
 

@@ -41,7 +41,7 @@ def pricing(kind: str, model: str) -> pb.Pricing | None:
 
 @lru_cache(maxsize=4096)
 def _model(kind: str, model: str) -> object | None:
-    from genai_prices import data_snapshot  # noqa: PLC0415  # 40 ms and 20 MB that only a listing needs
+    from genai_prices import data_snapshot  # 40 ms and 20 MB that only a listing needs
 
     snapshot = data_snapshot.get_snapshot()
     provider = data_snapshot.find_provider_by_id(snapshot.providers, _IDS.get(kind, kind))

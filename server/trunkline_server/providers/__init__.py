@@ -6,6 +6,7 @@ dialect of their own. A row is looked up once, when the configuration is read.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,8 +17,9 @@ from trunkline_server.providers.base import Dialect
 from trunkline_server.providers.compatible import ROWS, Row
 from trunkline_server.providers.dialects.anthropic_messages import AnthropicMessages
 from trunkline_server.providers.dialects.openai_chat import OpenAIChat
-from trunkline_server.providers.http import HttpTimeouts, HttpUpstream
-from trunkline_server.providers.local import LOCAL, LocalUpstream
+from trunkline_server.providers.http import HttpTimeouts
+from trunkline_server.providers.http import Upstream as HttpUpstream
+from trunkline_server.providers.local import LocalUpstream
 from trunkline_server.providers.provider import Provider, Upstream
 
 #: Kinds of providers by name. A configured provider's kind is one of these.
@@ -26,6 +28,20 @@ KINDS: Mapping[str, Row] = {**ROWS, "anthropic": ANTHROPIC}
 DIALECTS: Mapping[str, type[Dialect]] = {"openai_chat": OpenAIChat, "anthropic_messages": AnthropicMessages}
 
 FAKE = "fake"
+
+#: The embedded model is llama.cpp with a model that knows neither tools nor pictures.
+_EMBEDDED = dataclasses.replace(
+    ROWS["llamacpp"].capabilities,
+    params=(ROWS["llamacpp"].capabilities.params or frozenset()) - {"parallel_tool_calls", "reasoning"},
+    tools=False,
+    parallel_tools=False,
+    tool_choice=False,
+    images=False,
+    documents=False,
+    audio=False,
+    reasoning=False,
+    embeddings=True,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +129,6 @@ def build_local(name: str, endpoint: Endpoint) -> Provider:
         kind="local",
         dialect=OpenAIChat(),
         upstreams={"": LocalUpstream(endpoint)},
-        capabilities=LOCAL.capabilities_of,
+        capabilities=lambda model: _EMBEDDED,
         models=(endpoint.model,),
     )

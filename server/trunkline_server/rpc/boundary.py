@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -34,7 +34,7 @@ from trunkline_server.telemetry import Telemetry
 Request = TypeVar("Request", bound=Message)
 RequestIn = TypeVar("RequestIn", bound=Message, contravariant=True)
 
-Handler = grpc.RpcMethodHandler[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context = Any
 """A `grpc.aio.ServicerContext`; its stubs are incomplete."""
 

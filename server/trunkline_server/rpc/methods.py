@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -11,7 +11,7 @@ from trunkline_server.call import Call
 from trunkline_server.errors import InvalidRequest, UnsupportedParameter
 from trunkline_server.rpc.validation import Findings
 
-Methods = Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+Methods: TypeAlias = "Mapping[str, grpc.RpcMethodHandler[Any, Any]]"
 
 
 def accept(call: Call, findings: Findings, request: Any) -> None:

@@ -87,7 +87,7 @@ class Reading:
         self._usage = b""
         self._model: object = None
 
-    # -- an answer or a chunk -------------------------------------------------------------------------------------------
+    # -- an answer or a chunk ------------------------------------------------------------------------------------------
 
     def answer(self, answer: wire.Answer, *, whole: bool = False) -> None:
         self._head(answer)
@@ -172,7 +172,7 @@ class Reading:
         if usage is not None:
             self._assembly.set_usage(usage)
 
-    # -- a message or a delta -------------------------------------------------------------------------------------------
+    # -- a message or a delta ------------------------------------------------------------------------------------------
 
     def _message(self, choice: int, message: wire.Message, whole: bool) -> None:
         assembly = self._assembly
@@ -226,7 +226,7 @@ class Reading:
         else:
             self._opaque(choice, str(kind), dumps(part))
 
-    # -- reasoning details, as OpenRouter passes on the thoughts of its providers ---------------------------------------
+    # -- reasoning details, as OpenRouter passes on the thoughts of its providers --------------------------------------
 
     @staticmethod
     def _details_speak(details: Any) -> bool:
@@ -274,7 +274,7 @@ class Reading:
             if part is not None:
                 part.close()
 
-    # -- tool calls -----------------------------------------------------------------------------------------------------
+    # -- tool calls ----------------------------------------------------------------------------------------------------
 
     def _call(self, choice: int, piece: wire.ToolCall, whole: bool) -> None:
         name, arguments = "", None
@@ -320,7 +320,7 @@ class Reading:
         call.part = self._assembly.open(choice, ("call", number), new)
         call.part.text(call.arguments)
 
-    # -- what is rare ---------------------------------------------------------------------------------------------------
+    # -- what is rare --------------------------------------------------------------------------------------------------
 
     def _extras(self, choice: int, message: wire.Message) -> None:
         for raw in message.annotations or ():
