@@ -4,7 +4,7 @@ import ipaddress
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,8 @@ class Target:
     address: str
     credentials: grpc.ChannelCredentials | None
     options: tuple[tuple[str, Any], ...]
-    metadata: tuple[tuple[str, str], ...]
+    # Holds the key.
+    metadata: tuple[tuple[str, str], ...] = field(repr=False)
 
     @classmethod
     def of(
