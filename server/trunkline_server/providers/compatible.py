@@ -97,6 +97,7 @@ _OPENAI = Quirks(
     store=True,
     allowed_tools=True,
     refusals=True,
+    speech=True,
 )
 
 #: Sampling that OpenAI's reasoning models refuse, unless it is what they do anyway.
@@ -116,8 +117,7 @@ _OPENAI_MODELS = (
         without=_NO_SAMPLING,
         quirks={"system_role": "developer", "fixed": _AT_ONE},
     ),
-    ModelRule(r"gpt-(4o|audio)[\w-]*audio|gpt-audio", {"audio": True}, without=frozenset(["reasoning", "verbosity"])),
-    ModelRule(r"(ft:)?(gpt-4|gpt-3|chatgpt)", without=frozenset(["reasoning", "verbosity"])),
+    ModelRule(r"(ft:)?(gpt-4|gpt-3|gpt-audio|chatgpt)", without=frozenset(["reasoning", "verbosity"])),
 )
 #: The first two reasoning models knew no instructions at all.
 _O1_EARLY = ModelRule(
@@ -203,7 +203,12 @@ ROWS: dict[str, Row] = {
         "GROQ_API_KEY",
         _can(
             f"{_PENALTIES} seed {_THINK} service_tier {_TOOLS}",
-            Quirks(max_tokens="max_completion_tokens", reasoning_back="reasoning", participants=True),
+            Quirks(
+                max_tokens="max_completion_tokens",
+                reasoning_back="reasoning",
+                include="include_reasoning",
+                participants=True,
+            ),
             reasoning=True,
             logprobs=False,
             choices=False,
@@ -255,6 +260,7 @@ ROWS: dict[str, Row] = {
                 cache_control=True,
                 participants=True,
                 refusals=True,
+                speech=True,
             ),
             documents=True,
             audio=True,

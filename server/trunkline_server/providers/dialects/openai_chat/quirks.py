@@ -34,13 +34,17 @@ class Quirks:
     fixed: Mapping[str, float] = field(default_factory=dict)
     reasoning: ReasoningStyle = "effort"
     #: Words for efforts that the provider has not, by ours.
-    efforts: Mapping[str, str] = field(default_factory=dict)
+    efforts: Mapping[str, str] = field(default_factory=lambda: {"xhigh": "high", "max": "high"})
     reasoning_back: ReasoningBack = ""
+    #: Member that says whether thoughts are returned. Empty: there is none.
+    include: str = ""
     #: How a document is sent: as OpenAI's file part, as Mistral's document_url.
     document: Literal["file", "document_url"] = "file"
     #: May a document be given as an address?
     document_urls: bool = False
     video: bool = False
+    #: Can it answer with sound?
+    speech: bool = False
     #: Does it take `cache_control` marks?
     cache_control: bool = False
     #: Does it take the name of a participant?

@@ -1,0 +1,352 @@
+"""Encodes a spec into the body of a chat completion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any
+
+from trunkline.v1 import completion_pb2, generation_pb2
+from trunkline_server.providers.base import Notes, Target, UpstreamRequest
+from trunkline_server.providers.dialects.openai_chat.messages import Messages, cache_mark
+from trunkline_server.providers.dialects.openai_chat.quirks import Quirks, quirks_of
+from trunkline_server.providers.jsontext import dumps, embed, loads, merged
+from trunkline_server.providers.schemas import parameters_of
+
+CompletionSpec = completion_pb2.CompletionSpec
+GenerationParams = generation_pb2.GenerationParams
+Body = dict[str, Any]
+
+_EFFORTS = {
+    generation_pb2.REASONING_EFFORT_NONE: "none",
+    generation_pb2.REASONING_EFFORT_MINIMAL: "minimal",
+    generation_pb2.REASONING_EFFORT_LOW: "low",
+    generation_pb2.REASONING_EFFORT_MEDIUM: "medium",
+    generation_pb2.REASONING_EFFORT_HIGH: "high",
+    generation_pb2.REASONING_EFFORT_XHIGH: "xhigh",
+    generation_pb2.REASONING_EFFORT_MAX: "max",
+}
+_VERBOSITIES = {
+    generation_pb2.VERBOSITY_LOW: "low",
+    generation_pb2.VERBOSITY_MEDIUM: "medium",
+    generation_pb2.VERBOSITY_HIGH: "high",
+}
+_MODES = {
+    completion_pb2.TOOL_CHOICE_MODE_AUTO: "auto",
+    completion_pb2.TOOL_CHOICE_MODE_NONE: "none",
+    completion_pb2.TOOL_CHOICE_MODE_REQUIRED: "required",
+}
+
+#: Parameters that are numbers or text, with their names on the wire.
+_PLAIN = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "frequency_penalty": "frequency_penalty",
+    "presence_penalty": "presence_penalty",
+    "repetition_penalty": "repetition_penalty",
+    "seed": "seed",
+    "n": "n",
+    "service_tier": "service_tier",
+}
+
+
+def encode(spec: CompletionSpec, target: Target, notes: Notes, *, stream: bool) -> UpstreamRequest:
+    """See `providers.base.Dialect.encode`."""
+    quirks = quirks_of(target.capabilities)
+    body: Body = {"model": target.model, "messages": Messages(spec, target, quirks, notes).encode()}
+    if spec.tools:
+        _tools(spec, target, quirks, notes, body)
+    if spec.HasField("response_format"):
+        _format(spec.response_format, target, quirks, notes, body)
+    if spec.HasField("params"):
+        _Params(spec, target, quirks, notes, body).encode()
+    _rest(spec, target, quirks, notes, body)
+    if stream:
+        body["stream"] = True
+        if quirks.stream_usage:
+            body["stream_options"] = {"include_usage": True}
+    for name in dict.fromkeys((target.origin, target.provider)):
+        options = spec.provider_options_json.get(name)
+        if options:
+            body = merged(body, loads(options))
+    return UpstreamRequest("/chat/completions", dumps(body))
+
+
+def _rest(spec: CompletionSpec, target: Target, quirks: Quirks, notes: Notes, body: Body) -> None:
+    """What is not about generation."""
+    if spec.end_user_id and quirks.user:
+        body[quirks.user] = spec.end_user_id
+    if spec.HasField("store"):
+        if quirks.store:
+            body["store"] = spec.store
+        elif spec.store:
+            notes.dropped("store", f"{target.origin} keeps no responses")
+    if spec.HasField("previous_response_id"):
+        notes.dropped("previous_response_id", "chat completions do not go on from a response; send all messages")
+    if spec.HasField("audio_output"):
+        if target.capabilities.audio and quirks.speech:
+            body["modalities"] = ["text", "audio"]
+            body["audio"] = {"voice": spec.audio_output.voice, "format": spec.audio_output.format}
+        else:
+            notes.dropped("audio_output", f"{target.model!r} at {target.origin} makes no sound")
+
+
+# -- tools ------------------------------------------------------------------------------------------------------------
+
+
+def _tools(spec: CompletionSpec, target: Target, quirks: Quirks, notes: Notes, body: Body) -> None:
+    if not target.capabilities.tools:
+        notes.dropped("tools", f"{target.model!r} at {target.origin} takes no tools")
+        return
+    chosen = spec.tool_choice.WhichOneof("choice")
+    only = set(spec.tool_choice.allowed.tool_names) if chosen == "allowed" and not quirks.allowed_tools else None
+    body["tools"] = [
+        _tool(tool, spec, quirks)
+        for tool in spec.tools
+        if only is None or tool.WhichOneof("kind") != "function" or tool.function.name in only
+    ]
+    if chosen:
+        _choice(spec.tool_choice, target, quirks, notes, body)
+    parallel = spec.params.parallel_tool_calls if spec.params.HasField("parallel_tool_calls") else None
+    if spec.max_tool_calls == 1:
+        parallel = False
+    if parallel is None:
+        return
+    params = target.capabilities.params
+    if params is None or "parallel_tool_calls" in params:
+        body["parallel_tool_calls"] = parallel
+    elif spec.params.HasField("parallel_tool_calls") and not parallel:
+        notes.dropped("params.parallel_tool_calls", f"{target.origin} cannot be told to call one tool at a time")
+
+
+def _tool(tool: completion_pb2.Tool, spec: CompletionSpec, quirks: Quirks) -> Body:
+    if tool.WhichOneof("kind") == "provider":
+        config = loads(tool.provider.config_json) if tool.provider.config_json else {}
+        made: Body = {"type": tool.provider.type, **config}
+    else:
+        function = tool.function
+        inner: Body = {"name": function.name}
+        if function.description:
+            inner["description"] = function.description
+        inner["parameters"] = embed(parameters_of(function, spec))
+        if spec.HasField("strict_tools") or function.HasField("strict"):
+            inner["strict"] = spec.strict_tools if spec.HasField("strict_tools") else function.strict
+        made = {"type": "function", "function": inner}
+    if quirks.cache_control and tool.HasField("cache_control"):
+        made["cache_control"] = cache_mark(tool.cache_control)
+    return made
+
+
+def _choice(choice: completion_pb2.ToolChoice, target: Target, quirks: Quirks, notes: Notes, body: Body) -> None:
+    chosen = choice.WhichOneof("choice")
+    mode = choice.allowed.mode if chosen == "allowed" else choice.mode
+    word = _MODES.get(mode) or ("auto" if chosen == "allowed" else "")
+    value: Any = word
+    if chosen == "tool_name":
+        value = _named(choice.tool_name)
+    elif chosen == "allowed" and quirks.allowed_tools:
+        tools = [_named(name) for name in choice.allowed.tool_names]
+        value = {"type": "allowed_tools", "allowed_tools": {"mode": word, "tools": tools}}
+    if not value:
+        return
+    if value != "auto" and not target.capabilities.tool_choice:
+        if value == "none":
+            # No tools are what it means.
+            del body["tools"]
+        else:
+            notes.dropped("tool_choice", f"{target.model!r} at {target.origin} chooses by itself")
+        return
+    body["tool_choice"] = value
+
+
+def _named(name: str) -> Body:
+    return {"type": "function", "function": {"name": name}}
+
+
+# -- the shape of the answer ------------------------------------------------------------------------------------------
+
+
+def _format(asked: completion_pb2.ResponseFormat, target: Target, quirks: Quirks, notes: Notes, body: Body) -> None:
+    kind = asked.WhichOneof("format")
+    if kind == "json_object":
+        body["response_format"] = {"type": "json_object"}
+    elif kind == "json_schema":
+        if not target.capabilities.json_schema:
+            notes.altered("response_format.json_schema", f"{target.origin} takes no schema: asked for any JSON object")
+            body["response_format"] = {"type": "json_object"}
+            return
+        wanted = asked.json_schema
+        schema: Body = {"name": wanted.name or "response"}
+        if wanted.description:
+            schema["description"] = wanted.description
+        schema["schema"] = embed(wanted.json_schema)
+        if wanted.HasField("strict"):
+            schema["strict"] = wanted.strict
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    elif kind == "grammar":
+        _grammar(asked.grammar, target, quirks, notes, body)
+
+
+def _grammar(grammar: completion_pb2.GrammarFormat, target: Target, quirks: Quirks, notes: Notes, body: Body) -> None:
+    kind = grammar.WhichOneof("grammar") or ""
+    path = quirks.grammars.get(kind)
+    if path is None:
+        notes.dropped(f"response_format.grammar.{kind}", f"{target.origin} follows no such grammar")
+        return
+    at: MutableMapping[str, Any] = body
+    for name in path[:-1]:
+        at = at.setdefault(name, {"type": "grammar"} if name == "response_format" else {})
+    at[path[-1]] = getattr(grammar, kind)
+
+
+# -- parameters -------------------------------------------------------------------------------------------------------
+
+
+class _Params:
+    """Encodes the generation parameters that are set."""
+
+    def __init__(self, spec: CompletionSpec, target: Target, quirks: Quirks, notes: Notes, body: Body) -> None:
+        self._params = spec.params
+        self._target = target
+        self._quirks = quirks
+        self._notes = notes
+        self._body = body
+        self._known = target.capabilities.params
+
+    def encode(self) -> None:
+        for field, value in self._params.ListFields():
+            name = field.name
+            if name == "parallel_tool_calls":
+                continue
+            if self._known is not None and name not in self._known:
+                if not self._is_default(name, value):
+                    text = f"{self._target.model!r} at {self._target.origin} has no such parameter"
+                    self._notes.dropped(f"params.{name}", text)
+                continue
+            wire = _PLAIN.get(name)
+            if wire is not None:
+                self._body[self._quirks.renamed.get(name, wire)] = value
+            else:
+                _SPECIAL[name](self, value)
+
+    def _is_default(self, name: str, value: Any) -> bool:
+        """Does the value ask for what happens anyway?"""
+        fixed = self._quirks.fixed.get(name)
+        if fixed is not None and value == fixed:
+            return True
+        return bool((name == "n" and value == 1) or (name == "logprobs" and not value))
+
+    def _max_tokens(self, value: int) -> None:
+        self._body[self._quirks.max_tokens] = value
+
+    def _stop(self, value: Any) -> None:
+        self._body["stop"] = list(value)
+
+    def _bias(self, value: Any) -> None:
+        self._body["logit_bias"] = {token: _whole(bias) for token, bias in value.items()}
+
+    def _logprobs(self, value: bool) -> None:
+        if self._quirks.logprobs_count:
+            if value and not self._params.HasField("top_logprobs"):
+                self._body["logprobs"] = 1
+        elif value or not self._params.HasField("top_logprobs"):
+            self._body["logprobs"] = value
+
+    def _top_logprobs(self, value: int) -> None:
+        if self._quirks.logprobs_count:
+            self._body["logprobs"] = max(value, 1)
+        else:
+            self._body.update(logprobs=True, top_logprobs=value)
+
+    def _verbosity(self, value: int) -> None:
+        word = _VERBOSITIES.get(value)  # type: ignore[call-overload]  # an enum value is an int
+        if word:
+            self._body["verbosity"] = word
+
+    def _reasoning(self, value: generation_pb2.ReasoningConfig) -> None:
+        _REASONING[self._quirks.reasoning](self, value, self._effort(value))
+
+    def _effort(self, value: generation_pb2.ReasoningConfig) -> str:
+        word = _EFFORTS.get(value.effort, "")
+        known = self._quirks.efforts.get(word, word)
+        if known != word:
+            self._notes.altered("params.reasoning.effort", f"sent as {known!r}: {self._target.origin} has no more")
+        return known
+
+    def _no_budget(self, value: generation_pb2.ReasoningConfig) -> None:
+        if value.HasField("budget_tokens"):
+            self._notes.dropped(
+                "params.reasoning.budget_tokens", f"{self._target.origin} takes effort in words, not in tokens"
+            )
+
+    def _include(self, value: generation_pb2.ReasoningConfig) -> None:
+        if not value.HasField("include"):
+            return
+        shown = bool(self._quirks.reasoning_back) or self._quirks.reasoning != "effort"
+        if self._quirks.include:
+            self._body[self._quirks.include] = value.include
+        elif value.include != shown:
+            what = "shows no thoughts" if value.include else "cannot be told to keep its thoughts"
+            self._notes.dropped("params.reasoning.include", f"{self._target.origin} {what}")
+
+    def _by_effort(self, value: generation_pb2.ReasoningConfig, effort: str) -> None:
+        self._no_budget(value)
+        self._include(value)
+        if effort:
+            self._body["reasoning_effort"] = effort
+
+    def _by_template(self, value: generation_pb2.ReasoningConfig, effort: str) -> None:
+        self._no_budget(value)
+        self._include(value)
+        if effort == "none":
+            self._body["chat_template_kwargs"] = {"enable_thinking": False}
+        elif effort:
+            self._body["reasoning_effort"] = effort
+
+    def _by_switch(self, value: generation_pb2.ReasoningConfig, effort: str) -> None:
+        self._no_budget(value)
+        self._include(value)
+        if effort:
+            self._body["thinking"] = {"type": "disabled" if effort == "none" else "enabled"}
+
+    def _for_alibaba(self, value: generation_pb2.ReasoningConfig, effort: str) -> None:
+        self._include(value)
+        if value.HasField("budget_tokens"):
+            self._body.update(enable_thinking=value.budget_tokens > 0, thinking_budget=value.budget_tokens)
+        elif effort:
+            self._body["enable_thinking"] = effort != "none"
+
+    def _for_openrouter(self, value: generation_pb2.ReasoningConfig, effort: str) -> None:
+        reasoning: Body = {}
+        if value.HasField("budget_tokens"):
+            reasoning["max_tokens"] = value.budget_tokens
+        elif effort:
+            reasoning["effort"] = effort
+        if value.HasField("include"):
+            reasoning["exclude"] = not value.include
+        if reasoning:
+            self._body["reasoning"] = reasoning
+
+
+_SPECIAL: Mapping[str, Callable[[_Params, Any], None]] = {
+    "max_output_tokens": _Params._max_tokens,
+    "stop_sequences": _Params._stop,
+    "logit_bias": _Params._bias,
+    "logprobs": _Params._logprobs,
+    "top_logprobs": _Params._top_logprobs,
+    "reasoning": _Params._reasoning,
+    "verbosity": _Params._verbosity,
+}
+_REASONING: Mapping[str, Callable[[_Params, generation_pb2.ReasoningConfig, str], None]] = {
+    "effort": _Params._by_effort,
+    "template": _Params._by_template,
+    "thinking": _Params._by_switch,
+    "alibaba": _Params._for_alibaba,
+    "openrouter": _Params._for_openrouter,
+}
+
+
+def _whole(number: float) -> float | int:
+    """OpenAI wants whole biases without a point."""
+    return int(number) if number == int(number) else number
