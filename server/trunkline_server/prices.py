@@ -15,7 +15,7 @@ _IDS = {"gemini": "google", "vertex": "google", "bedrock": "aws", "xai": "x-ai",
 def context_window(kind: str, model: str) -> int | None:
     """Tokens; None if unknown."""
     found = _model(kind, model)
-    return None if found is None else found.context_window  # type: ignore[attr-defined, no-any-return]
+    return None if found is None else found.context_window  # type: ignore[attr-defined]
 
 
 def pricing(kind: str, model: str) -> pb.Pricing | None:

@@ -110,7 +110,7 @@ class Supervisor:
                     continue
                 worker.join()
                 if worker.pid is not None:
-                    multiprocess.mark_process_dead(worker.pid, metrics_dir)
+                    multiprocess.mark_process_dead(worker.pid, metrics_dir)  # type: ignore[no-untyped-call]
                 if worker.exitcode == 2:
                     # It said why: a mistake that starting again does not mend.
                     self._stop_all()

@@ -9,7 +9,7 @@ import re
 import socket
 import ssl
 import urllib.request
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -75,7 +75,7 @@ class StreamReply:
         self._upstream = upstream
         self._response = response
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes]:
         """What has arrived, as it arrives. Raises LLMConnectionError when cut, LLMTimeoutError when it falls silent."""
         try:
             async for chunk in self._response.stream:  # type: ignore[union-attr]  # transports answer asynchronously
@@ -232,7 +232,10 @@ class Upstream:
         headers = self._headers
         if request.headers or extra_headers:
             headers = self._with((*request.headers, *extra_headers))
-        return httpx.Request(request.method, url, headers=headers, content=request.body, extensions=self._extensions)
+        # With `stream`, httpx adds no headers of its own: a tenth of the cost of `content`. The transport adds them.
+        return httpx.Request(
+            request.method, url, headers=headers, stream=httpx.ByteStream(request.body), extensions=self._extensions
+        )
 
     def _with(self, extra_headers: Sequence[tuple[str, str]]) -> httpx.Headers:
         """Our headers and these. What the owner set stays; one that is given twice is sent as a list."""

@@ -40,7 +40,7 @@ _ERRORS: tuple[tuple[type[Exception], type[httpx.TransportError | httpx.Decoding
 class AiohttpTransport(httpx.AsyncBaseTransport):
     """A bounded pool of keep-alive connections. Follows no redirect, keeps no cookie and reads no environment.
 
-    Takes requests whose body is at hand. Its time limits are the "connect" and "read" of httpx's timeout extension;
+    Takes the whole body of a request before it sends. Its time limits are the "connect" and "read" of httpx's timeout extension;
     connecting includes waiting for a free connection, resolving the host and TLS. A compressed answer arrives
     decompressed, without its content-encoding. Leaving a response before its end closes the socket at once.
     """
@@ -87,7 +87,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             request.method,
             _url(str(request.url)),
             headers=_headers(request.headers),
-            data=request.content or None,
+            data=await request.aread() or None,
             allow_redirects=False,
             timeout=_timeout(limits.get("connect"), limits.get("read")),
             proxy=self._proxy,
