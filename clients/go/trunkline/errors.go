@@ -95,7 +95,7 @@ func (e *Error) Is(target error) bool {
 // GRPCStatus is the status as it came, with all its details.
 func (e *Error) GRPCStatus() *status.Status { return e.status }
 
-// Error tells the reason, what happened, each violation, the delay and the id of the call.
+// Error tells the reason, what happened, each violation once, the delay and the id of the call.
 func (e *Error) Error() string {
 	name := e.Reason
 	if name == "" {
@@ -104,7 +104,9 @@ func (e *Error) Error() string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s: %s", name, e.Message)
 	for _, v := range e.Violations {
-		fmt.Fprintf(&text, "; %s: %s", v.Field, v.Description)
+		if what := v.Field + ": " + v.Description; !strings.Contains(e.Message, what) {
+			text.WriteString("; " + what)
+		}
 	}
 	if e.RetryAfter > 0 {
 		fmt.Fprintf(&text, " (retry after %s)", e.RetryAfter)

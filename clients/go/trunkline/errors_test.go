@@ -52,7 +52,7 @@ func TestARateLimitCarriesTheReasonAndTheDelay(t *testing.T) {
 }
 
 func TestAWrongRequestNamesEveryField(t *testing.T) {
-	e := failed(t, failure(codes.InvalidArgument, "INVALID_REQUEST", "the request is wrong",
+	e := failed(t, failure(codes.InvalidArgument, "INVALID_REQUEST", "spec.messages: at least one is needed (and 1 more)",
 		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
 			{Field: "spec.messages", Description: "at least one is needed"},
 			{Field: "spec.params.top_p", Description: "2 is more than 1"},
@@ -62,7 +62,7 @@ func TestAWrongRequestNamesEveryField(t *testing.T) {
 	if fmt.Sprint(e.Violations) != fmt.Sprint(want) {
 		t.Errorf("violations are %v", e.Violations)
 	}
-	if !strings.Contains(e.Error(), "spec.params.top_p: 2 is more than 1") {
+	if want := "INVALID_REQUEST: spec.messages: at least one is needed (and 1 more); spec.params.top_p: 2 is more than 1"; e.Error() != want {
 		t.Errorf("it says %q", e)
 	}
 }
