@@ -14,13 +14,14 @@ from trunkline_server.embedded import Endpoint
 from trunkline_server.providers import fake
 from trunkline_server.providers.anthropic import ANTHROPIC
 from trunkline_server.providers.base import Dialect
-from trunkline_server.providers.compatible import ROWS, Row
+from trunkline_server.providers.compatible import ROWS
 from trunkline_server.providers.dialects.anthropic_messages import AnthropicMessages
 from trunkline_server.providers.dialects.openai_chat import OpenAIChat
 from trunkline_server.providers.http import HttpTimeouts
 from trunkline_server.providers.http import Upstream as HttpUpstream
 from trunkline_server.providers.local import LocalUpstream
 from trunkline_server.providers.provider import Provider, Upstream
+from trunkline_server.providers.row import Row
 
 #: Kinds of providers by name. A configured provider's kind is one of these.
 KINDS: Mapping[str, Row] = {**ROWS, "anthropic": ANTHROPIC}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trunkline_server.providers.base import Capabilities
-from trunkline_server.providers.compatible import Row
 from trunkline_server.providers.dialects.anthropic_messages import capabilities
+from trunkline_server.providers.row import Row
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,71 @@
+"""A provider as a row of data: where it is, how it is asked, what its models can do."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from trunkline_server.providers.base import Capabilities
+from trunkline_server.providers.dialects.openai_chat.quirks import KEY, Quirks
+
+_HEADERS = {"bearer": ("authorization", "Bearer "), "x-api-key": ("x-api-key", ""), "api-key": ("api-key", "")}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRule:
+    """What is different about some models of a provider."""
+
+    #: Regular expression for the beginning of the model's name.
+    pattern: str
+    #: Fields of Capabilities that differ.
+    capabilities: Mapping[str, Any] = field(default_factory=dict)
+    #: Parameters that these models do not take.
+    without: frozenset[str] = frozenset()
+    #: Fields of Quirks that differ.
+    quirks: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """A provider that speaks a known dialect."""
+
+    #: Usual address. Empty: it has none, and the configuration must say.
+    base_url: str
+    #: Environment variable that usually holds the key. Empty: no key is usual.
+    key_env: str
+    capabilities: Capabilities = field(default_factory=Capabilities)
+    auth: Literal["bearer", "x-api-key", "api-key"] = "bearer"
+    #: Key of `providers.DIALECTS`.
+    dialect: str = "openai_chat"
+    #: Sent with every request.
+    headers: Mapping[str, str] = field(default_factory=dict)
+    #: The first that matches a model counts.
+    models: tuple[ModelRule, ...] = ()
+
+    def authorization(self, key: str) -> dict[str, str]:
+        """The headers that carry the key; none without one."""
+        name, prefix = _HEADERS[self.auth]
+        return {name: prefix + key} if key else {}
+
+    def capabilities_of(self, model: str) -> Capabilities:
+        """What the model can be asked for."""
+        return _capabilities_of(self, model) if self.models else self.capabilities
+
+
+@functools.lru_cache(maxsize=4096)
+def _capabilities_of(row: Row, model: str) -> Capabilities:
+    rule = next((rule for rule in row.models if re.match(rule.pattern, model)), None)
+    if rule is None:
+        return row.capabilities
+    changes: dict[str, Any] = dict(rule.capabilities)
+    if rule.without and row.capabilities.params is not None:
+        changes["params"] = row.capabilities.params - rule.without
+    if rule.quirks:
+        quirks = row.capabilities.quirks.get(KEY, Quirks())
+        assert isinstance(quirks, Quirks)  # noqa: S101  # rules with quirks stand in rows of this dialect only
+        changes["quirks"] = {**row.capabilities.quirks, KEY: dataclasses.replace(quirks, **rule.quirks)}
+    return dataclasses.replace(row.capabilities, **changes)
