@@ -17,7 +17,6 @@ _UNREADABLE = "the provider sent something that is not the JSON it promised"
 
 _anything = msgspec.json.Decoder()
 _verbatim = msgspec.json.Decoder(Raw)
-dumps = msgspec.json.encode
 
 
 class Reader(Generic[T]):
@@ -53,6 +52,15 @@ def loads(data: bytes | str) -> Any:
         return _anything.decode(data)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return _forgiving(data)
+
+
+def dumps(value: Any) -> bytes:
+    """Compact JSON."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        # Half a character, as `loads` lets it through: it stays an escape.
+        return json.dumps(value, separators=(",", ":"), default=lambda raw: json.loads(bytes(raw))).encode()
 
 
 def try_loads(data: bytes | str) -> Any:

@@ -88,9 +88,11 @@ def _numbers(vector: list[float] | str) -> list[float]:
 
 
 def decode_models(body: bytes) -> list[ListedModel]:
-    """See `providers.base.ListingDialect`. Takes {data: [..]} and a bare list."""
+    """See `providers.base.ListingDialect`. Takes {data: [..]}, a bare list, and one model by itself."""
     value = loads(body)
-    rows = value.get("data", value.get("models")) if isinstance(value, dict) else value
+    rows = value
+    if isinstance(value, dict):
+        rows = [value] if isinstance(value.get("id"), str) else value.get("data", value.get("models"))
     if not isinstance(rows, list):
         raise unreadable(body)
     return [_listed(row) for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str) and row["id"]]
