@@ -149,7 +149,7 @@ class FakeGateway(CompletionServiceServicer, ModelServiceServicer):
         """grpc.health.v1: knows the server itself and one service that is down."""
         statuses = {b"": 1, b"\x0a\x04down": 2}
         if request not in statuses:
-            context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
+            context.abort(grpc.StatusCode.NOT_FOUND, "")
         return bytes([0x08, statuses[request]])
 
     def _unary(self, method: str, request: Any, context: Any, usual: Message) -> Any:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -299,15 +298,7 @@ def test_health_is_asked_over_the_wire(gateway: FakeGateway, service: str, exit_
     done = ask(gateway, "health", "--service", service)
 
     assert (done.returncode, done.stdout) == (exit_code, shown)
-
-
-def until(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
-    """Waits for what the process does to the gateway."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert process.poll() is None, "the command ended early"
-        assert time.monotonic() < deadline, "the command did nothing"
-        select.select([], [], [], 0.01)
+    assert ("has no service 'no.such'" in done.stderr) is (service == "no.such")
 
 
 def started(gateway: FakeGateway, *arguments: str) -> subprocess.Popen[str]:

@@ -270,7 +270,8 @@ BY_CODE: dict[grpc.StatusCode, tuple[tuple[str, type[TrunklineError]], ...]] = {
 def from_rpc_error(error: grpc.RpcError, completion: Completion | None = None) -> TrunklineError:
     """The typed error behind what gRPC raised. Never fails: details that do not parse are left out."""
     call = cast("grpc.Call", error)
-    code, message = call.code(), call.details() or ""
+    code = call.code()
+    message = call.details() or code.value[1]
     found = _details(call.trailing_metadata() or ())
     info = found.get(rpc.ErrorInfo)
     reason: str = info.reason if info and info.domain == DOMAIN else ""

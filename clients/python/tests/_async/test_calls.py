@@ -297,7 +297,7 @@ async def test_health_is_told_of_the_server_and_of_a_service(gateway: FakeGatewa
     async with AsyncClient(gateway.address) as client:
         assert await client.health() == "SERVING"
         assert await client.health("down") == "NOT_SERVING"
-        with pytest.raises(NotFound):
+        with pytest.raises(NotFound, match="NOT_FOUND: not found"):
             await client.health("no.such.Service")
 
 

@@ -298,7 +298,7 @@ def test_health_is_told_of_the_server_and_of_a_service(gateway: FakeGateway) -> 
     with Client(gateway.address) as client:
         assert client.health() == "SERVING"
         assert client.health("down") == "NOT_SERVING"
-        with pytest.raises(NotFound):
+        with pytest.raises(NotFound, match="NOT_FOUND: not found"):
             client.health("no.such.Service")
 
 

@@ -10,7 +10,7 @@ from google.protobuf.json_format import MessageToJson
 from rich.console import Console
 from rich.table import Table
 
-from trunkline import Client, CompletionStream, Tls, __version__, system, text_of, user
+from trunkline import Client, CompletionStream, NotFound, Tls, __version__, system, text_of, user
 from trunkline.channel import DEFAULT_ADDRESS, LOOKUP_TIMEOUT
 from trunkline.cli import problems
 from trunkline.cli.chat import Chat
@@ -179,7 +179,11 @@ def health(
     """Say whether the gateway serves. Exit code 0 only if it does."""
     connection: Connection = context.obj
     with problems.told(connection.address), connection.client() as client:
-        status = client.health(service, timeout=connection.timeout or LOOKUP_TIMEOUT)
+        try:
+            status = client.health(service, timeout=connection.timeout or LOOKUP_TIMEOUT)
+        except NotFound:
+            problems.errors.print(f"error: {connection.address} has no service {service!r}", style="red")
+            raise typer.Exit(problems.FAILED) from None
     sys.stdout.write(f"{status}\n")
     if status != "SERVING":
         raise typer.Exit(problems.FAILED)
