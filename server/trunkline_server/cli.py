@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from trunkline_server import __version__, demonstration, workers
-from trunkline_server.config import ConfigError, Settings, load, split_address
+from trunkline_server.config import ConfigError, LogSettings, Settings, load, split_address
 from trunkline_server.embedded import Embedded, Unavailable, find
 
 app = typer.Typer(
@@ -58,15 +58,16 @@ def serve(
 def run(config: ConfigOption = None, listen: ListenOption = None, port: PortOption = None) -> None:
     """Serve, and show a first answer of the embedded model, streamed over gRPC."""
     settings = _load(config, listen, port, None)
+    if "log" not in settings.model_fields_set:
+        # Log lines would stand in the middle of the answer.
+        settings = settings.model_copy(update={"log": LogSettings(level="warning", format="text")})
+    if not workers.is_free(settings.listen):
+        typer.echo(workers.bind_help(settings), err=True)
+        sys.exit(2)
     host, chosen = split_address(settings.listen)
     embedded = _embedded(settings)
     if embedded is None or not chosen:
         sys.exit(_serve(settings, embedded))
-    if not workers.is_free(settings.listen):
-        if embedded is not None:
-            embedded.stop()
-        typer.echo(workers.bind_help(settings), err=True)
-        sys.exit(2)
     model = f"local/{embedded.endpoint.model}"
     sys.exit(demonstration.beside(host, chosen, model, lambda: _serve(settings, embedded)))
 

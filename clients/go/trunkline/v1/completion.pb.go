@@ -476,7 +476,8 @@ type CompletionSpec struct {
 	ReasoningArgument *ReasoningArgument `protobuf:"bytes,13,opt,name=reasoning_argument,json=reasoningArgument,proto3,oneof" json:"reasoning_argument,omitempty"`
 	// Convert the schemas of all functions to the provider's strict form. Default: as each function says.
 	StrictTools *bool `protobuf:"varint,14,opt,name=strict_tools,json=strictTools,proto3,oneof" json:"strict_tools,omitempty"`
-	// Most tool calls in the answer; 1 asks the provider for no parallel calls, and what it sends beyond is an error.
+	// Most tool calls in the answer, at least 1. 1 asks the provider for no parallel calls; a larger number is for providers
+	// that take one, and unsupported elsewhere.
 	MaxToolCalls *int32 `protobuf:"varint,15,opt,name=max_tool_calls,json=maxToolCalls,proto3,oneof" json:"max_tool_calls,omitempty"`
 	// Text added to the system prompt for this request only.
 	ExtraSystemText *string `protobuf:"bytes,16,opt,name=extra_system_text,json=extraSystemText,proto3,oneof" json:"extra_system_text,omitempty"`

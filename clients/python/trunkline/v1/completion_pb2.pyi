@@ -312,7 +312,9 @@ class CompletionSpec(_message.Message):
     strict_tools: _builtins.bool
     """Convert the schemas of all functions to the provider's strict form. Default: as each function says."""
     max_tool_calls: _builtins.int
-    """Most tool calls in the answer; 1 asks the provider for no parallel calls, and what it sends beyond is an error."""
+    """Most tool calls in the answer, at least 1. 1 asks the provider for no parallel calls; a larger number is for providers
+    that take one, and unsupported elsewhere.
+    """
     extra_system_text: _builtins.str
     """Text added to the system prompt for this request only."""
     previous_response_id: _builtins.str

@@ -140,7 +140,8 @@ export type CompletionSpec = Message<"trunkline.v1.CompletionSpec"> & {
   strictTools?: boolean | undefined;
 
   /**
-   * Most tool calls in the answer; 1 asks the provider for no parallel calls, and what it sends beyond is an error.
+   * Most tool calls in the answer, at least 1. 1 asks the provider for no parallel calls; a larger number is for providers
+   * that take one, and unsupported elsewhere.
    *
    * @generated from field: optional int32 max_tool_calls = 15;
    */
