@@ -229,8 +229,8 @@ class Case:
 
 
 def _milliseconds(seconds: float | None) -> int | None:
-    if seconds is None or math.isnan(seconds):
-        return None
+    if seconds is None or not abs(seconds) >= 0:
+        return None  # not known, or NaN
     return math.ceil(max(0, min(seconds * 1000, _MAX_MS)))
 
 
