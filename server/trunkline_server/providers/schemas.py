@@ -28,50 +28,55 @@ _LIST = ("anyOf", "oneOf", "allOf", "prefixItems")
 _NAMED = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
 
 
-def parameters_of(tool: completion_pb2.FunctionTool, spec: completion_pb2.CompletionSpec) -> str:
+def parameters_of(
+    tool: completion_pb2.FunctionTool, spec: completion_pb2.CompletionSpec, *, nullable: bool = True
+) -> str:
     """The schema of a function's arguments as it is sent: as given, unless the spec asks for more."""
     text = tool.parameters_json_schema or NO_ARGUMENTS
     if spec.strict_tools:
-        text = strict_schema(text)
+        text = strict_schema(text, nullable=nullable)
     if spec.HasField("reasoning_argument"):
         text = with_argument(text, spec.reasoning_argument)
     return text
 
 
-def strict_schema(text: str) -> str:
+def strict_schema(text: str, *, nullable: bool = True) -> str:
     """The schema in the form that strict providers want: no other properties, all required, optional ones nullable.
 
-    An object that is open on purpose (a map) stays as it is: closed, it could hold nothing.
+    An object that is open on purpose (a map) stays as it is: closed, it could hold nothing. Not `nullable` is for
+    providers whose strict form has optional properties: those stay optional.
     """
     try:
-        return dumps(_strict(loads(text))).decode()
+        return dumps(_strict(loads(text), nullable)).decode()
     except RecursionError:
         raise LLMBadRequestError("a function's schema is nested too deeply") from None
 
 
-def _strict(schema: Any) -> Any:
+def _strict(schema: Any, nullable: bool) -> Any:
     if not isinstance(schema, dict):
         return schema
     result = dict(schema)
     for name in _ONE:
         if name in result:
-            result[name] = _strict(result[name])
+            result[name] = _strict(result[name], nullable)
     for name in _LIST:
         if isinstance(result.get(name), list):
-            result[name] = [_strict(inner) for inner in result[name]]
+            result[name] = [_strict(inner, nullable) for inner in result[name]]
     for name in _NAMED:
         if isinstance(result.get(name), dict):
-            result[name] = {key: _strict(inner) for key, inner in result[name].items()}
+            result[name] = {key: _strict(inner, nullable) for key, inner in result[name].items()}
     properties = result.get("properties")
     is_map = not isinstance(properties, dict) and bool(result.get("additionalProperties"))
     if (isinstance(properties, dict) or result.get("type") == "object") and not is_map:
         properties = properties if isinstance(properties, dict) else {}
         required = result.get("required")
         needed = set(required) if isinstance(required, list) else set()
-        result["properties"] = {
-            name: inner if name in needed else _nullable(inner) for name, inner in properties.items()
-        }
-        result["required"] = list(properties)
+        result["properties"] = properties
+        if nullable:
+            result["properties"] = {
+                name: inner if name in needed else _nullable(inner) for name, inner in properties.items()
+            }
+            result["required"] = list(properties)
         result["additionalProperties"] = False
     return result
 

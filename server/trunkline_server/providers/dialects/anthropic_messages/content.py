@@ -12,7 +12,8 @@ from trunkline.v1 import completion_pb2, message_pb2
 from trunkline_server.errors import LLMBadRequestError, LLMInvalidResponseError
 from trunkline_server.providers.base import FOREIGN, Notes, Target, part_is_foreign
 from trunkline_server.providers.dialects.anthropic_messages.models import Model
-from trunkline_server.providers.jsontext import Reader, dumps, embed, loads, try_loads
+from trunkline_server.providers.jsontext import Reader, dumps, loads, try_loads
+from trunkline_server.providers.schemas import arguments_with_reasoning
 
 Part = message_pb2.ContentPart
 Block = dict[str, Any] | Raw
@@ -45,7 +46,8 @@ _object = Reader(dict[str, Raw])
 class Conversation:
     """Turns messages into the provider's system blocks and turns. What cannot be said goes to the notes."""
 
-    def __init__(self, target: Target, model: Model, notes: Notes) -> None:
+    def __init__(self, spec: completion_pb2.CompletionSpec, target: Target, model: Model, notes: Notes) -> None:
+        self._spec = spec
         self._target = target
         self._model = model
         self._notes = notes
@@ -58,9 +60,10 @@ class Conversation:
         #: Calls that were left out; their results are left out as well.
         self._gone: set[str] = set()
 
-    def read(self, messages: Iterable[message_pb2.Message]) -> None:
+    def read(self) -> None:
+        """Reads the spec's messages."""
         leading = True
-        for index, message in enumerate(messages):
+        for index, message in enumerate(self._spec.messages):
             path = f"messages[{index}]"
             role = _TURNS[message.role]
             if message.HasField("name"):
@@ -219,7 +222,7 @@ class Conversation:
             self._notes.foreign_data(path, origin)
             return None
         block: dict[str, Any] = {"type": "tool_use", "id": self._id(call.id), "name": call.name}
-        block["input"] = self._arguments(call.arguments_json, path)
+        block["input"] = self._arguments(call, path)
         if part.signature:
             if part_is_foreign(part, self._target):
                 self._notes.foreign_data(f"{path}.signature", part.origin_provider)
@@ -228,10 +231,11 @@ class Conversation:
                 block.update(marks if isinstance(marks, dict) else {})
         return block
 
-    def _arguments(self, text: str, path: str) -> Any:
-        if not text.strip():
-            return {}
+    def _arguments(self, call: message_pb2.ToolCall, path: str) -> Any:
+        text = call.arguments_json if call.arguments_json.strip() else "{}"
         if _is_object(text):
+            if call.HasField("reasoning") and self._spec.HasField("reasoning_argument"):
+                text = arguments_with_reasoning(text, call.reasoning, self._spec.reasoning_argument)
             return Raw(text.encode())
         self._notes.altered(
             f"{path}.tool_call.arguments_json",
@@ -328,11 +332,6 @@ def with_members(text: bytes, members: Mapping[str, Any]) -> Raw:
         return Raw(dumps({**known, **members}))
     start = text.index(b"{") + 1
     return Raw(text[:start] + dumps(members)[1:-1] + (b"," if known else b"") + text[start:])
-
-
-def function_schema(text: str) -> Any:
-    """The schema of a function's arguments, byte for byte. A function without one takes no arguments."""
-    return embed(text) if text.strip() else {"type": "object", "properties": {}}
 
 
 def provider_tool(tool: completion_pb2.ProviderTool, name: str) -> Raw:

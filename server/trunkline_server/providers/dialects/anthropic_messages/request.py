@@ -13,13 +13,13 @@ from trunkline_server.providers.base import Notes, Target, UpstreamRequest
 from trunkline_server.providers.dialects.anthropic_messages.content import (
     Conversation,
     cache_mark,
-    function_schema,
     provider_tool,
     with_members,
 )
 from trunkline_server.providers.dialects.anthropic_messages.models import Model, model_of
 from trunkline_server.providers.dialects.anthropic_messages.thinking import think
 from trunkline_server.providers.jsontext import dumps, embed, loads, merged
+from trunkline_server.providers.schemas import parameters_of
 
 CompletionSpec = completion_pb2.CompletionSpec
 
@@ -80,6 +80,7 @@ class Draft:
     betas: set[str] = field(default_factory=set)
 
     def dropped(self, path: str, description: str) -> None:
+        """The parameter is left out."""
         self.notes.dropped(path, description)
 
 
@@ -109,8 +110,8 @@ def models_request() -> UpstreamRequest:
 def _draft(spec: CompletionSpec, target: Target, notes: Notes) -> Draft:
     model = model_of(str(target.capabilities.quirks.get("like", target.model)))
     draft = Draft(spec, target, model, notes, {"model": target.model, "max_tokens": 0})
-    conversation = Conversation(target, model, notes)
-    conversation.read(spec.messages)
+    conversation = Conversation(spec, target, model, notes)
+    conversation.read()
     conversation.finish()
     if conversation.system:
         draft.body["system"] = conversation.system
@@ -120,14 +121,18 @@ def _draft(spec: CompletionSpec, target: Target, notes: Notes) -> Draft:
         _FIELDS[descriptor.name](draft, value)
     _max_tokens(draft)
     _tools(draft)
-    options = _options(draft)
-    if options is not None:
-        for name in ("betas", "anthropic_beta"):
-            named = options.pop(name, None)
-            draft.betas.update(str(beta) for beta in (named if isinstance(named, list) else ()))
-        draft.body = merged(draft.body, options)
-        draft.betas.update(beta for name, beta in _OPTION_BETAS.items() if name in options)
+    for name in dict.fromkeys((target.origin, target.provider)):
+        if options := spec.provider_options_json.get(name):
+            _merge(draft, loads(options))
     return draft
+
+
+def _merge(draft: Draft, options: dict[str, Any]) -> None:
+    """Puts the caller's own options in. Betas are a header here; the official clients call them `betas`."""
+    betas = options.pop("betas", None)
+    draft.betas.update(str(beta) for beta in (betas if isinstance(betas, list) else ()))
+    draft.betas.update(beta for name, beta in _OPTION_BETAS.items() if name in options)
+    draft.body = merged(draft.body, options)
 
 
 def _request(path: str, draft: Draft) -> UpstreamRequest:
@@ -135,15 +140,6 @@ def _request(path: str, draft: Draft) -> UpstreamRequest:
     if draft.betas:
         headers.append(("anthropic-beta", ",".join(sorted(draft.betas))))
     return UpstreamRequest(path, dumps(draft.body), tuple(headers))
-
-
-def _options(draft: Draft) -> dict[str, Any] | None:
-    options = draft.spec.provider_options_json
-    for name in (draft.target.provider, draft.target.origin):
-        if name in options:
-            value = loads(options[name])
-            return value if isinstance(value, dict) else None
-    return None
 
 
 # -- the spec's fields ------------------------------------------------------------------------------------------------
@@ -266,6 +262,8 @@ _FIELDS: Mapping[str, Callable[[Draft, Any], None]] = {
     "tools": _nothing,
     "tool_choice": _nothing,
     "max_tool_calls": _nothing,
+    "reasoning_argument": _nothing,
+    "strict_tools": _nothing,
     "provider_options_json": _nothing,
     # The engine's: never sent, or done before any dialect sees the spec.
     "labels": _nothing,
@@ -274,8 +272,6 @@ _FIELDS: Mapping[str, Callable[[Draft, Any], None]] = {
     "params": _params,
     "response_format": _format,
     "end_user_id": _user,
-    "reasoning_argument": _not_here("reasoning_argument", "not done for Anthropic"),
-    "strict_tools": _not_here("strict_tools", "not done for Anthropic"),
     "previous_response_id": _not_here(
         "previous_response_id", "Anthropic keeps no responses: send the whole conversation"
     ),
@@ -322,10 +318,10 @@ def _name(tool: completion_pb2.Tool) -> str:
     if tool.WhichOneof("kind") == "function":
         return tool.function.name
     known, _ = _usual(tool.provider.type)
-    return text_name(tool.provider.config_json) or known or tool.provider.type
+    return _given_name(tool.provider.config_json) or known or tool.provider.type
 
 
-def text_name(config: str) -> str:
+def _given_name(config: str) -> str:
     """The name that the configuration of a provider's tool gives it."""
     value = loads(config) if config.strip() else None
     name = value.get("name") if isinstance(value, dict) else None
@@ -349,8 +345,8 @@ def _tool(draft: Draft, tool: completion_pb2.Tool, path: str) -> dict[str, Any] 
         made = {"name": function.name}
         if function.description:
             made["description"] = function.description
-        made["input_schema"] = function_schema(function.parameters_json_schema)
-        if function.strict:
+        made["input_schema"] = embed(parameters_of(function, draft.spec, nullable=False))
+        if draft.spec.strict_tools if draft.spec.HasField("strict_tools") else function.strict:
             made["strict"] = True
     if tool.HasField("cache_control"):
         mark = cache_mark(tool.cache_control, f"{path}.cache_control", draft.notes)
