@@ -324,6 +324,38 @@ def test_interrupting_an_answer_cancels_the_call_and_exits_with_130(gateway: Fak
     assert (process.returncode, out, err) == (130, "\n", "interrupted\n")
 
 
+def test_a_reader_who_has_enough_ends_the_command_quietly(gateway: FakeGateway) -> None:
+    head, tail = hello_events()[:4], [PartDelta(text="and on " * 1000)] * 2000
+    gateway.answers.append([*head, *numbered(*tail, first=5), Silence()])
+    with started(gateway, "complete", "a") as process:
+        assert process.stdout is not None
+        assert process.stdout.read(5) == "Hello"
+        process.stdout.close()
+        gateway.wait_for(0)
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+    assert process.returncode == 1
+
+
+def test_standard_input_that_is_no_text_is_refused() -> None:
+    done = subprocess.run(
+        [*TRUNKLINE, "complete", "-", "-m", "m"], input=b"\xff\xfe", capture_output=True, check=False, env=environment()
+    )
+
+    assert done.returncode == 2
+    assert b"is not text in UTF-8" in done.stderr
+
+
+def test_a_letter_that_the_terminal_does_not_know_is_replaced(gateway: FakeGateway) -> None:
+    events = hello_events()
+    events[3].part_delta.text = "Hellö"
+    gateway.answers.append(events)
+    done = run("--address", gateway.address, "complete", "a", "-m", "m", env={"PYTHONIOENCODING": "ascii"})
+
+    assert (done.returncode, done.stdout) == (0, "Hell? there.\n")
+
+
 def test_a_chat_remembers_what_was_said(gateway: FakeGateway) -> None:
     done = ask(gateway, "chat", "--system", "Be brief.", stdin="One\n\n/nonsense\nTwo\n/clear\nThree\n/quit\nFour\n")
 

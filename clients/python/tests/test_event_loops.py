@@ -90,6 +90,19 @@ async def test_a_stream_closed_by_another_task_ends_with_cancelled(gateway: Fake
     assert text_of(caught.value.completion) == "Hello"
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_closing_the_client_ends_its_calls_with_cancelled(gateway: FakeGateway, streamed: bool) -> None:
+    gateway.answers.append(Silence())
+    client = AsyncClient(gateway.address)
+    call = client.stream("a", model="m").collect() if streamed else client.complete("a", model="m")
+    task = asyncio.ensure_future(call)
+    await arrived(gateway)
+    await client.aclose()
+
+    with pytest.raises(Cancelled):
+        await task
+
+
 async def test_a_timeout_of_asyncio_cancels_the_call(gateway: FakeGateway) -> None:
     gateway.answers.append([*hello_events()[:2], Silence()])
     async with AsyncClient(gateway.address) as client:

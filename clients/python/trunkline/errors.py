@@ -299,6 +299,11 @@ def from_rpc_error(error: grpc.RpcError, completion: Completion | None = None) -
     )
 
 
+def closed(completion: Completion | None = None) -> Cancelled:
+    """What a call ends with when its stream or its client is closed under it."""
+    return Cancelled("the stream or its client was closed", code=grpc.StatusCode.CANCELLED, completion=completion)
+
+
 def _details(trailers: Iterable[tuple[str, Any]]) -> dict[type[Message], Any]:
     """The details that we know, by type, from the trailer that carries a google.rpc.Status."""
     found: dict[type[Message], Any] = {}

@@ -21,10 +21,10 @@ UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-async def settled() -> None:  # async only
-    """Lets the event loop run: what leaves early is closed by it."""  # async only
-    for _ in range(10):  # async only
-        await asyncio.sleep(0)  # async only
+async def left(gateway: FakeGateway) -> None:
+    """Returns when the gateway's first call is over. The event loop must run meanwhile."""
+    await asyncio.to_thread(gateway.wait_for, 0)  # async only
+    gateway.wait_for(0)
 
 
 async def test_the_events_come_as_they_were_sent(gateway: FakeGateway) -> None:
@@ -91,8 +91,7 @@ async def test_leaving_the_loop_cancels_the_call(gateway: FakeGateway) -> None:
         async for event in stream:
             if event.HasField("part_delta"):
                 break
-        await settled()  # async only
-        gateway.wait_for(0)
+        await left(gateway)
         assert text_of(stream.completion) == "Hello"
 
 
@@ -102,8 +101,7 @@ async def test_leaving_the_text_cancels_the_call(gateway: FakeGateway) -> None:
         async for piece in client.stream("a", model="m").text():
             assert piece == "Hello"
             break
-        await settled()  # async only
-        gateway.wait_for(0)
+        await left(gateway)
 
 
 async def test_leaving_the_block_cancels_the_call(gateway: FakeGateway) -> None:
@@ -112,8 +110,7 @@ async def test_leaving_the_block_cancels_the_call(gateway: FakeGateway) -> None:
         async with client.stream("a", model="m") as stream:
             events = aiter(stream)
             await anext(events)
-        await settled()  # async only
-        gateway.wait_for(0)
+        await left(gateway)
 
 
 async def test_an_exception_in_the_loop_cancels_the_call(gateway: FakeGateway) -> None:
@@ -123,8 +120,7 @@ async def test_an_exception_in_the_loop_cancels_the_call(gateway: FakeGateway) -
             async with client.stream("a", model="m") as stream:
                 async for _ in stream:
                     raise KeyError
-        await settled()  # async only
-        gateway.wait_for(0)
+        await left(gateway)
 
 
 async def test_a_stream_closed_before_it_is_read_makes_no_call(gateway: FakeGateway) -> None:
@@ -160,7 +156,7 @@ async def test_a_broken_rule_ends_the_call(gateway: FakeGateway) -> None:
     async with AsyncClient(gateway.address) as client:
         with pytest.raises(StreamRuleBroken, match="event number 4 after 2"):
             await client.stream("a", model="m").collect()
-        gateway.wait_for(0)
+        await left(gateway)
 
 
 async def test_an_error_after_the_first_event_keeps_what_came(gateway: FakeGateway) -> None:

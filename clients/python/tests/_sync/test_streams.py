@@ -20,6 +20,11 @@ UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+def left(gateway: FakeGateway) -> None:
+    """Returns when the gateway's first call is over. The event loop must run meanwhile."""
+    gateway.wait_for(0)
+
+
 def test_the_events_come_as_they_were_sent(gateway: FakeGateway) -> None:
     with Client(gateway.address) as client:
         events = [event for event in client.stream("a", model="m")]
@@ -84,7 +89,7 @@ def test_leaving_the_loop_cancels_the_call(gateway: FakeGateway) -> None:
         for event in stream:
             if event.HasField("part_delta"):
                 break
-        gateway.wait_for(0)
+        left(gateway)
         assert text_of(stream.completion) == "Hello"
 
 
@@ -94,7 +99,7 @@ def test_leaving_the_text_cancels_the_call(gateway: FakeGateway) -> None:
         for piece in client.stream("a", model="m").text():
             assert piece == "Hello"
             break
-        gateway.wait_for(0)
+        left(gateway)
 
 
 def test_leaving_the_block_cancels_the_call(gateway: FakeGateway) -> None:
@@ -103,7 +108,7 @@ def test_leaving_the_block_cancels_the_call(gateway: FakeGateway) -> None:
         with client.stream("a", model="m") as stream:
             events = iter(stream)
             next(events)
-        gateway.wait_for(0)
+        left(gateway)
 
 
 def test_an_exception_in_the_loop_cancels_the_call(gateway: FakeGateway) -> None:
@@ -113,7 +118,7 @@ def test_an_exception_in_the_loop_cancels_the_call(gateway: FakeGateway) -> None
             with client.stream("a", model="m") as stream:
                 for _ in stream:
                     raise KeyError
-        gateway.wait_for(0)
+        left(gateway)
 
 
 def test_a_stream_closed_before_it_is_read_makes_no_call(gateway: FakeGateway) -> None:
@@ -149,7 +154,7 @@ def test_a_broken_rule_ends_the_call(gateway: FakeGateway) -> None:
     with Client(gateway.address) as client:
         with pytest.raises(StreamRuleBroken, match="event number 4 after 2"):
             client.stream("a", model="m").collect()
-        gateway.wait_for(0)
+        left(gateway)
 
 
 def test_an_error_after_the_first_event_keeps_what_came(gateway: FakeGateway) -> None:

@@ -16,6 +16,7 @@ from trunkline._async.stream import AsyncCompletionStream
 from trunkline.channel import Target, Tls
 from trunkline.retry import Budget
 from trunkline.spec import Prompt, SpecOptions, build_spec
+from trunkline.tasks import is_task_cancelled  # async only
 from trunkline.v1.completion_pb2 import CallOptions, Completion
 from trunkline.v1.completion_service_pb2 import (
     CancelCompletionRequest,
@@ -241,6 +242,10 @@ class AsyncClient:
                 delay = budget.wait(failure)
                 if delay is None:
                     raise failure from error
+            except asyncio.CancelledError:  # async only
+                if is_task_cancelled():  # async only
+                    raise  # async only
+                raise errors.closed() from None  # async only
             await asyncio.sleep(delay)
 
     def _budget(self, timeout: float | None, default: float, rate_limit_retries: int | None = None) -> Budget:

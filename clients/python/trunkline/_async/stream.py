@@ -11,6 +11,7 @@ import grpc
 from trunkline import errors
 from trunkline.collect import Collector
 from trunkline.retry import Budget
+from trunkline.tasks import is_task_cancelled  # async only
 from trunkline.v1.completion_pb2 import Completion
 from trunkline.v1.completion_service_pb2 import StreamCompletionResponse
 
@@ -96,20 +97,14 @@ class AsyncCompletionStream:
                 if delay is None:
                     raise failure from error
             except asyncio.CancelledError:  # async only
-                task = asyncio.current_task()  # async only
-                if not self._closed or (task is not None and task.cancelling()):  # async only
+                if is_task_cancelled():  # async only
                     raise  # async only
-                raise self._left() from None  # async only
+                raise errors.closed(self._collector.completion()) from None  # async only
             finally:
                 call.cancel()
             await asyncio.sleep(delay)
 
     def _open(self) -> _Call:
         if self._closed:
-            raise self._left()
+            raise errors.closed(self._collector.completion())
         return self._start(self._budget.left())
-
-    def _left(self) -> errors.Cancelled:
-        return errors.Cancelled(
-            "the stream was closed", code=grpc.StatusCode.CANCELLED, completion=self._collector.completion()
-        )

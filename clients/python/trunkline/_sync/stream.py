@@ -102,10 +102,5 @@ class CompletionStream:
 
     def _open(self) -> _Call:
         if self._closed:
-            raise self._left()
+            raise errors.closed(self._collector.completion())
         return self._start(self._budget.left())
-
-    def _left(self) -> errors.Cancelled:
-        return errors.Cancelled(
-            "the stream was closed", code=grpc.StatusCode.CANCELLED, completion=self._collector.completion()
-        )

@@ -1,5 +1,6 @@
 """The command line `trunkline`. Needs the extra `cli`."""
 
+import io
 import sys
 
 
@@ -12,4 +13,6 @@ def main() -> None:
             raise
         sys.stderr.write("trunkline: the command line needs typer and rich: pip install 'trunkline-client[cli]'\n")
         sys.exit(2)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a letter is no reason to stop
     app()

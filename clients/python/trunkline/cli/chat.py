@@ -72,7 +72,8 @@ class Chat:
         """The next line without the white space around it; None at the end of the input."""
         while True:
             try:
-                return input("> " if self._interactive else "").strip()
+                # What the terminal sends is not always text.
+                return input("> " if self._interactive else "").strip().encode(errors="replace").decode()
             except EOFError:
                 if self._interactive:
                     self._console.print()

@@ -43,7 +43,12 @@ class Connection:
     timeout: float | None
 
     def client(self) -> Client:
-        return Client(self.address, api_key=self.api_key, tls=self.tls, connections=1)
+        """Ends the command where the options cannot work: an address, a key, a file that is not there."""
+        try:
+            return Client(self.address, api_key=self.api_key, tls=self.tls, connections=1)
+        except (ValueError, OSError) as error:
+            problems.errors.print(f"error: {error}", style="red")
+            raise typer.Exit(problems.USAGE) from None
 
 
 def _print_version(wanted: bool) -> None:
@@ -199,8 +204,11 @@ def remarks(completion: Completion) -> None:
 
 
 def _read(prompt: str) -> str:
-    if prompt == "-":
-        prompt = sys.stdin.read()
+    try:
+        # Bytes, as the locale may let anything through as text.
+        prompt = sys.stdin.buffer.read().decode() if prompt == "-" else prompt.encode().decode()
+    except UnicodeError:
+        raise typer.BadParameter("is not text in UTF-8", param_hint="PROMPT") from None
     if not prompt.strip():
         raise typer.BadParameter("is empty; say what to ask", param_hint="PROMPT")
     return prompt

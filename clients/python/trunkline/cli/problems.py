@@ -1,5 +1,7 @@
 """What went wrong, told to a person: one line that says it, one that says what to do, and an exit code."""
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -108,10 +110,10 @@ def told(address: str) -> Iterator[None]:
         yield
     except TrunklineError as error:
         raise typer.Exit(tell(error, address)) from None
-    except (ValueError, TypeError, OSError) as error:
-        # Of our own making or of a file that was named: an address, a certificate, an option.
-        errors.print(f"error: {error}", style="red")
-        raise typer.Exit(USAGE) from None
+    except BrokenPipeError:
+        # Whoever read the output has enough. Python would complain once more when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(FAILED) from None
     except KeyboardInterrupt:
         errors.print("interrupted")
         raise typer.Exit(INTERRUPTED) from None
