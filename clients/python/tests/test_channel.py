@@ -11,8 +11,6 @@ from fake_gateway import FakeGateway, hello
 from trunkline import Client, Tls, Unreachable
 from trunkline.channel import Target, is_loopback
 
-trustme = pytest.importorskip("trustme")
-
 
 def target(address: str | None = None, *, api_key: str | None = None, tls: bool | Tls | None = None) -> Target:
     return Target.of(address, api_key, tls, None, ())
@@ -22,6 +20,7 @@ class Authority:
     """Makes the files of a private authority, a gateway and a caller."""
 
     def __init__(self, folder: Path) -> None:
+        trustme = pytest.importorskip("trustme")
         self.authority = trustme.CA()
         gateway, caller = self.authority.issue_cert("gateway.internal"), self.authority.issue_cert("caller")
         self.ca_file, self.cert_file, self.key_file = folder / "ca.pem", folder / "cert.pem", folder / "key.pem"
