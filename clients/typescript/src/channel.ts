@@ -35,12 +35,12 @@ const MODEL_RETRY: RetryPolicy = { maxAttempts: 4, initialBackoffMs: 100, maxBac
  * errors. Nothing connects before the first call.
  */
 export class Channel implements Transport {
-  readonly #connections: readonly { connection: Connection; transport: Transport }[];
+  readonly #connections: readonly Connection[];
   readonly #headers: Headers;
   readonly #timeouts: Timeouts;
   readonly #options: ClientOptions;
   readonly #throttle = new RetryThrottle();
-  #turn = 0;
+  readonly #turns: Generator<Connection, never>;
 
   constructor(options: ClientOptions, times: ConnectionTimes = CONNECTION_TIMES, env = process.env) {
     const { authority, session } = target(options, env);
@@ -49,10 +49,8 @@ export class Channel implements Transport {
     this.#options = options;
     this.#timeouts = { ...DEFAULT_TIMEOUTS, ...options.timeouts };
     this.#headers = headersOf(options, env);
-    this.#connections = Array.from({ length }, () => {
-      const connection = new Connection(authority, session, times);
-      return { connection, transport: overConnection(authority, connection) };
-    });
+    this.#connections = Array.from({ length }, () => new Connection(authority, session, times));
+    this.#turns = inTurn(this.#connections);
   }
 
   async unary<I extends DescMessage, O extends DescMessage>(
@@ -99,7 +97,7 @@ export class Channel implements Transport {
 
   /** Breaks off the open calls; later ones fail. */
   close(): void {
-    for (const { connection } of this.#connections) {
+    for (const connection of this.#connections) {
       connection.close();
     }
   }
@@ -116,8 +114,12 @@ export class Channel implements Transport {
     const attempts = this.#attempts(method);
     for (;;) {
       const remaining = Number.isFinite(limit) ? Math.max(1, Math.ceil(deadline - performance.now())) : undefined;
+      let begun = false;
+      const transport = over(this.#turns.next().value, () => {
+        begun = true;
+      });
       try {
-        const response = await send(this.#next(), remaining, this.#headersFor(header, attempts.made));
+        const response = await send(transport, remaining, this.#headersFor(header, attempts.made));
         attempts.succeeded();
         return response;
       } catch (failure) {
@@ -125,7 +127,7 @@ export class Channel implements Transport {
           throw failure;
         }
         const error = toTrunklineError(failure);
-        const delay = attempts.delayAfter(error);
+        const delay = attempts.delayAfter(error, begun);
         if (delay === undefined || performance.now() + delay >= deadline) {
           throw error;
         }
@@ -144,12 +146,6 @@ export class Channel implements Transport {
     const policy = parent.typeName === ModelService.typeName ? MODEL_RETRY : COMPLETION_RETRY;
     const maxAttempts = this.#options.maxAttempts ?? policy.maxAttempts;
     return new Attempts({ ...policy, maxAttempts }, this.#throttle, this.#options.retryRateLimits ?? false);
-  }
-
-  #next(): Transport {
-    const turn = this.#turn++ % this.#connections.length;
-    const { transport } = this.#connections[turn] as { transport: Transport };
-    return transport;
   }
 
   #headersFor(own: Metadata | undefined, attempt: number): Headers {
@@ -188,19 +184,25 @@ class Leaving {
 }
 
 async function* until<T>(leaving: Leaving, caller: AbortSignal | undefined, messages: AsyncIterable<T>) {
+  const iterator = messages[Symbol.asyncIterator]();
   try {
-    yield* messages;
+    for (let next = await iterator.next(); next.done !== true; next = await iterator.next()) {
+      yield next.value;
+    }
   } catch (error) {
     throw toTrunklineError(error, caller);
   } finally {
     leaving.done();
+    // connect clears the timer of a deadline, which keeps a program alive, only when it is asked for more.
+    iterator.next().catch(() => undefined);
   }
 }
 
-function overConnection(authority: string, connection: Connection): Transport {
+/** A transport for one attempt. */
+function over(connection: Connection, begun: () => void): Transport {
   return createGrpcTransport({
-    baseUrl: authority,
-    sessionManager: connection,
+    baseUrl: connection.authority,
+    sessionManager: connection.observed(begun),
     readMaxBytes: RECEIVE_MAX_BYTES,
     // Deltas are too small to gain from it.
     acceptCompression: [],
@@ -215,6 +217,12 @@ function headersOf(options: ClientOptions, env: NodeJS.ProcessEnv): Headers {
     headers.set("authorization", `Bearer ${key}`);
   }
   return headers;
+}
+
+function* inTurn<T>(items: readonly T[]): Generator<T, never> {
+  for (;;) {
+    yield* items;
+  }
 }
 
 async function toArray<T>(items: AsyncIterable<T>): Promise<T[]> {

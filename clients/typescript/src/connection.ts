@@ -65,6 +65,26 @@ export class Connection implements SessionManager {
     return session.request({ ...headers, ":method": method, ":path": path }, options);
   }
 
+  /** This connection, for one call that wants to know when the server began to answer it. */
+  observed(begun: () => void): SessionManager {
+    return {
+      authority: this.authority,
+      notifyResponseByteRead: (stream) => {
+        this.notifyResponseByteRead(stream);
+      },
+      request: async (method, path, headers, options) => {
+        const stream = await this.request(method, path, headers, options);
+        stream.once("response", (response) => {
+          // A status among the headers is all there is: the call was refused, not begun.
+          if (response["grpc-status"] === undefined) {
+            begun();
+          }
+        });
+        return stream;
+      },
+    };
+  }
+
   notifyResponseByteRead(stream: http2.ClientHttp2Stream): void {
     this.#session?.heard(stream);
   }

@@ -55,19 +55,17 @@ export class Attempts {
     this.#throttle.succeeded();
   }
 
-  /** Milliseconds to wait before another attempt; undefined if there must be none. */
-  delayAfter(error: TrunklineError): number | undefined {
+  /**
+   * Milliseconds to wait before another attempt; undefined if there must be none.
+   * `begun`: the server has sent headers, so it has begun to answer, and such a call is never sent again.
+   */
+  delayAfter(error: TrunklineError, begun: boolean): number | undefined {
     const pushback = pushbackOf(error);
     const rateLimited = this.#rateLimitsToo && error.code === Code.ResourceExhausted;
     if (error.code === Code.Unavailable || pushback === "never") {
       this.#throttle.failed();
     }
-    if (
-      pushback === "never" ||
-      isCommitted(error) ||
-      !this.#throttle.allows ||
-      this.#made >= this.#policy.maxAttempts
-    ) {
+    if (pushback === "never" || begun || !this.#throttle.allows || this.#made >= this.#policy.maxAttempts) {
       return undefined;
     }
     const wait = pushback ?? (rateLimited ? error.retryAfterMs : undefined);
@@ -96,12 +94,4 @@ export function pushbackOf(error: TrunklineError): number | "never" | undefined 
     return undefined;
   }
   return /^\d+$/.test(value) ? Number(value) : "never";
-}
-
-/**
- * A server that sent headers has begun to answer, and a call that was begun is never sent again.
- * A status that came with the headers has their content type beside it; one that came after them does not.
- */
-function isCommitted(error: TrunklineError): boolean {
-  return error.metadata.has("grpc-status") && !error.metadata.has("content-type");
 }

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { createClient } from "@connectrpc/connect";
 import { Cancelled, Code, InternalError, InvalidRequest, TimedOut, VERSION, textOf, user } from "../src/index.js";
 import { type CreateCompletionRequest, FinishReason, ModelService } from "../src/v1.js";
-import { duration, failure, numbered, withGateway } from "./gateway.js";
+import { duration, failure, numbered, toArray, withGateway } from "./gateway.js";
 
 const prompt = { model: "fake/echo", messages: [user("Say hello.")] };
 const answer = {
@@ -260,11 +260,3 @@ test("leaving a stream early cancels it at the gateway", async () => {
     await gateway.calls[0]?.cancelled;
   });
 });
-
-async function toArray<T>(items: AsyncIterable<T>): Promise<T[]> {
-  const array: T[] = [];
-  for await (const item of items) {
-    array.push(item);
-  }
-  return array;
-}

@@ -1,5 +1,6 @@
 /** A gateway in the test's own process, on grpc-js: a peer that shares no code with the client's transport. */
 import assert from "node:assert/strict";
+import type { AddressInfo } from "node:net";
 import {
   type DescMessage,
   type DescMethod,
@@ -39,7 +40,6 @@ export interface Seen {
   peer: string;
   /** Settles when the caller leaves before the end. */
   cancelled: Promise<void>;
-  sendHeaders(): void;
 }
 
 type Init<S extends DescMessage> = MessageInitShape<S>;
@@ -62,6 +62,7 @@ export class Refusal extends Error {
     readonly details: string,
     facts: {
       reason?: string;
+      domain?: string;
       info?: Record<string, string>;
       retryAfterMs?: number;
       requestId?: string;
@@ -77,8 +78,8 @@ export class Refusal extends Error {
         packed.push(anyPack(schema, create(schema, value)));
       }
     };
-    const { reason, info = {}, retryAfterMs, requestId, violations, detail, pushback } = facts;
-    add(ErrorInfoSchema, reason === undefined ? undefined : { reason, domain: "trunkline", metadata: info });
+    const { reason, domain = "trunkline", info = {}, retryAfterMs, requestId, violations, detail, pushback } = facts;
+    add(ErrorInfoSchema, reason === undefined ? undefined : { reason, domain, metadata: info });
     add(RetryInfoSchema, retryAfterMs === undefined ? undefined : { retryDelay: duration(retryAfterMs) });
     add(RequestInfoSchema, requestId === undefined ? undefined : { requestId });
     add(BadRequestSchema, violations && { fieldViolations: violations });
@@ -203,9 +204,6 @@ export class Gateway {
       remainingMs: (deadline instanceof Date ? deadline.getTime() : deadline) - Date.now(),
       peer: call.getPeer(),
       cancelled: new Promise((resolve) => call.once("cancelled", resolve)),
-      sendHeaders: () => {
-        call.sendMetadata(new grpc.Metadata());
-      },
     };
     this.calls.push(seen);
     return seen;
@@ -222,10 +220,10 @@ export async function withGateway(script: Script, test: (gateway: Gateway) => Pr
   }
 }
 
+export type EventInit = Init<typeof StreamCompletionResponseSchema>["event"];
+
 /** Numbers events from 1. */
-export async function* numbered(
-  events: readonly Init<typeof StreamCompletionResponseSchema>["event"][],
-): AsyncGenerator<StreamCompletionResponse> {
+export async function* numbered(events: readonly EventInit[]): AsyncGenerator<StreamCompletionResponse> {
   for (const [index, event] of events.entries()) {
     await Promise.resolve();
     yield create(StreamCompletionResponseSchema, { sequenceNumber: index + 1, ...(event && { event }) });
@@ -244,12 +242,24 @@ export function inTurn(...answers: object[]): () => object {
   };
 }
 
+export function addressOf(server: { address(): AddressInfo | string | null }): string {
+  return `127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
 /** What a call fails with. */
 export async function failure(call: Promise<unknown>): Promise<unknown> {
   return call.then(
     () => assert.fail("the call did not fail"),
     (error: unknown) => error,
   );
+}
+
+export async function toArray<T>(items: AsyncIterable<T>): Promise<T[]> {
+  const array: T[] = [];
+  for await (const item of items) {
+    array.push(item);
+  }
+  return array;
 }
 
 function wire({ parent, name, input, output, methodKind }: DescMethod): grpc.MethodDefinition<object, object> {

@@ -10,7 +10,7 @@ import { Channel } from "../src/channel.js";
 import { CONNECTION_TIMES, type ConnectionTimes } from "../src/connection.js";
 import { Client, type ClientOptions, InternalError, Unavailable, user } from "../src/index.js";
 import { CompletionService } from "../src/v1.js";
-import { Gateway, type Script, failure, numbered, withGateway } from "./gateway.js";
+import { Gateway, type Script, addressOf, failure, numbered, withGateway } from "./gateway.js";
 
 const prompt = { model: "fake/echo", messages: [user("Say hello.")] };
 const answer = { completion: { id: "cmpl_1" } };
@@ -201,18 +201,27 @@ test("a gRPC answer without a status is an error of the server", async () => {
   server.close();
 });
 
-test("an open connection keeps no program alive", async () => {
-  await withGateway({ create: () => answer }, async (gateway) => {
+test("neither an open connection nor a stream left early keeps a program alive", async () => {
+  async function* stream() {
+    yield* numbered([{ case: "started", value: { completionId: "cmpl_2" } }]);
+    await forever();
+  }
+  await withGateway({ create: () => answer, stream }, async (gateway) => {
     const program = `
       const { connect, user } = await import(process.argv[1]);
-      const completion = await connect().complete({ model: "fake/echo", messages: [user("Say hello.")] });
-      console.log(completion.id);`;
+      const client = connect();
+      const prompt = { model: "fake/echo", messages: [user("Say hello.")] };
+      console.log((await client.complete(prompt)).id);
+      for await (const { event } of client.stream(prompt)) {
+        console.log(event.value.completionId);
+        break;
+      }`;
     const index = new URL("../src/index.js", import.meta.url).href;
     const env = { ...process.env, TRUNKLINE_ADDRESS: gateway.address };
     const args = ["--input-type=module", "--eval", program, index];
     const { stdout } = await promisify(execFile)(process.execPath, args, { env, timeout: 20_000 });
 
-    assert.equal(stdout.trim(), "cmpl_1");
+    assert.equal(stdout, "cmpl_1\ncmpl_2\n");
   });
 });
 
@@ -251,10 +260,6 @@ async function withProxy(
       server.close();
     }
   });
-}
-
-function addressOf(server: { address(): net.AddressInfo | string | null }): string {
-  return `127.0.0.1:${(server.address() as net.AddressInfo).port}`;
 }
 
 function later<T>(): { promise: Promise<T>; resolve: (value: T) => void } {
