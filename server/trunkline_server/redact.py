@@ -121,12 +121,12 @@ class Redactor:
         return text
 
     def head(self, text: str, characters: int) -> str:
-        """The redacted beginning of a text of any length, about `characters` long, in time that they bound.
+        """The redacted beginning of a text of any length, at most `characters` long, in time that they bound.
 
         Holds no half of a secret: what is looked at goes beyond what is returned by the longest secret.
         """
-        if len(text) <= characters:
-            return self(text)
+        if len(text) <= characters + self._longest:
+            return self(text)[:characters]
         return self(text[: characters + self._longest])[: -self._longest]
 
     def __repr__(self) -> str:

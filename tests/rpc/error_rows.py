@@ -65,7 +65,7 @@ _QUOTA = "QuotaFailure"
 _STATE = "PreconditionFailure"
 _RESOURCE = "ResourceInfo"
 
-# fmt: off  # a table reads by its columns
+# fmt: off
 ERROR_ROWS: tuple[ErrorRow, ...] = (
     # A. From the provider.
     ErrorRow(

@@ -505,8 +505,8 @@ async def test_the_largest_status_arrives_at_a_client_whole(unit: str) -> None:
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call: Any = channel.unary_unary("/test.Failing/Fail")
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                call: Any = channel.unary_unary("/test.Failing/Fail")
                 await call(b"", timeout=10)
     finally:
         await server.stop(None)

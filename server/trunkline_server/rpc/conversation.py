@@ -64,7 +64,7 @@ def _data(media: message_pb2.Media, path: str, findings: Findings) -> None:
 def _uri(uri: str, path: str, findings: Findings) -> None:
     if uri[:5].lower() == "data:":
         findings.add(
-            path, "a data: URL is not allowed: put the bytes, not base64, into data and their type into mime_type"
+            path, "a data: URL is not allowed: put the bytes, not base64, into data and the type into mime_type"
         )
     elif _URI.fullmatch(uri) is None:
         findings.add(path, f"{shown(uri)} is not an address that providers fetch: use https:, http:, gs: or s3:")
@@ -174,9 +174,7 @@ def _message(message: message_pb2.Message, at: int, path: str, pairs: _Pairs, fi
     found = _KINDS.get(role)
     if found is None:
         fault = f"{role} is no Role that this server knows" if role else "missing"
-        findings.add(
-            f"{path}.role", f"{fault}: set ROLE_SYSTEM, ROLE_DEVELOPER, ROLE_USER, ROLE_ASSISTANT or ROLE_TOOL"
-        )
+        findings.add(f"{path}.role", f"{fault}: set one of {_ROLES}")
         return
     place, kinds = found
     parts = message.parts[:]
@@ -226,9 +224,8 @@ class _Pairs:
         if self.waiting.pop(call_id, None) is not None:
             self.answered[call_id] = path
         elif call_id in self.answered:
-            self.findings.add(
-                path, f"a second result for the tool call {shown(call_id)}: {self.answered[call_id]} is one"
-            )
+            first = self.answered[call_id]
+            self.findings.add(path, f"a second result for the tool call {shown(call_id)}: {first} names it too")
         elif call_id in self.provider_executed:
             self.findings.add(path, f"the provider runs the tool call {shown(call_id)} itself: leave its result out")
         elif not self.earlier_kept:

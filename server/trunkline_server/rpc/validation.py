@@ -184,10 +184,8 @@ def _reasoning_argument(spec: completion_pb2.CompletionSpec, path: str, findings
         schema, _ = loads(tool.function.parameters_json_schema or "{}")
         properties = schema.get("properties") if isinstance(schema, dict) else None
         if isinstance(properties, dict) and argument.name in properties:
-            function = f"spec.tools[{at}], {shown(tool.function.name)},"
-            findings.add(
-                f"{path}.name", f"{function} has an argument {shown(argument.name)} already: take another name"
-            )
+            name = shown(argument.name)
+            findings.add(f"{path}.name", f"spec.tools[{at}] has an argument {name} already: take another name")
 
 
 _position = known(completion_pb2.ReasoningArgumentPosition)
