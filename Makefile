@@ -171,7 +171,7 @@ format: $(VENV)/.dev $(TS_READY) ## rewrite to the project's style
 .PHONY: fidelity bench bench-peers docs
 fidelity: $(VENV)/.dev ## replay recorded provider traffic (CORPUS=DIR, FAMILIES=a,b OUT=FILE MIN=99)
 	@test -n "$(CORPUS)" || { echo "trunkline: name the recordings: make fidelity CORPUS=DIR" >&2; exit 2; }
-	@$(BIN)/python tests/fidelity/run.py --corpus "$(CORPUS)" $(if $(FAMILIES),--families "$(FAMILIES)") \
+	@$(BIN)/python -m tests.fidelity.run --corpus "$(CORPUS)" $(if $(FAMILIES),--families "$(FAMILIES)") \
 	  $(if $(OUT),--out "$(OUT)") $(if $(MIN),--min "$(MIN)")
 
 bench: $(VENV)/.dev ## measure the server's CPU, latency and memory against floors taken in the same run

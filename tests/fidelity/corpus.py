@@ -1,0 +1,80 @@
+"""Reads a corpus of recordings: `recordings/<family>.jsonl.xz`, and `families.tsv` where there is one."""
+
+from __future__ import annotations
+
+import json
+import lzma
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One recorded interaction, as far as calling it again needs."""
+
+    id: str
+    family: str
+    kind: str
+    #: The recorded request's body; None if it was not kept.
+    request: Any
+    #: The request's path, which names the model at some providers.
+    path: str
+    model: str
+    streamed: bool
+
+
+#: What a family is called with, by the end of its name; chat is everything else.
+_KINDS = {
+    "embeddings": ("embeddings", "embedContent", "batchEmbedContents", "embed", "native-embed", "predict"),
+    "count_tokens": ("count_tokens", "count-tokens", "countTokens", "input_tokens", "responses-input_tokens"),
+    "models": ("models",),
+}
+_KIND_OF = {end: kind for kind, ends in _KINDS.items() for end in ends}
+
+
+def kind_of(family: str) -> str:
+    """What a recording of the family is called with: chat, embeddings, count_tokens or models."""
+    return _KIND_OF.get(family.partition(".")[2], "chat")
+
+
+def families(corpus: Path) -> list[str]:
+    """The families in scope: those that families.tsv says, or all that have recordings."""
+    table = corpus / "families.tsv"
+    if table.exists():
+        rows = [line.split("\t") for line in table.read_text().splitlines()[1:] if line]
+        return [row[0] for row in rows if row[3] != "no"]
+    names = {path.name.partition(".jsonl")[0] for path in (corpus / "recordings").glob("*.jsonl*")}
+    return sorted(names)
+
+
+def read(corpus: Path, family: str) -> Iterator[Recording]:
+    """The recordings of a family; none if the corpus has no file of that name."""
+    for name in (f"{family}.jsonl.xz", f"{family}.jsonl"):
+        path = corpus / "recordings" / name
+        if not path.exists():
+            continue
+        opened = lzma.open(path, "rt", encoding="utf8") if path.suffix == ".xz" else path.open(encoding="utf8")
+        with opened as lines:
+            for line in lines:
+                if line.strip():
+                    yield _recording(json.loads(line), family)
+
+
+def _recording(row: dict[str, Any], family: str) -> Recording:
+    request = row.get("request_json")
+    return Recording(
+        id=row["id"],
+        family=family,
+        kind=kind_of(family),
+        request=request,
+        path=row.get("url_path") or "",
+        model=_model(row, request),
+        streamed=bool(row.get("stream_requested") or row.get("streaming")),
+    )
+
+
+def _model(row: dict[str, Any], request: Any) -> str:
+    asked = request.get("model") if isinstance(request, dict) else None
+    return next((name for name in (asked, row.get("model")) if isinstance(name, str) and name), "unknown")

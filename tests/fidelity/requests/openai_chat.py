@@ -1,0 +1,232 @@
+"""A recorded Chat Completions request as a CompletionSpec."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from trunkline.v1 import completion_pb2, generation_pb2, message_pb2
+
+ContentPart = message_pb2.ContentPart
+
+_ROLES = {
+    "system": message_pb2.ROLE_SYSTEM,
+    "developer": message_pb2.ROLE_DEVELOPER,
+    "user": message_pb2.ROLE_USER,
+    "assistant": message_pb2.ROLE_ASSISTANT,
+    "tool": message_pb2.ROLE_TOOL,
+    "function": message_pb2.ROLE_TOOL,
+}
+_EFFORTS = {
+    name: getattr(generation_pb2, f"REASONING_EFFORT_{name.upper()}")
+    for name in ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+}
+_VERBOSITY = {name: getattr(generation_pb2, f"VERBOSITY_{name.upper()}") for name in ("low", "medium", "high")}
+_DETAIL = {name: getattr(message_pb2, f"MEDIA_DETAIL_{name.upper()}") for name in ("low", "high")}
+_MODES = {
+    "auto": completion_pb2.TOOL_CHOICE_MODE_AUTO,
+    "none": completion_pb2.TOOL_CHOICE_MODE_NONE,
+    "required": completion_pb2.TOOL_CHOICE_MODE_REQUIRED,
+    "any": completion_pb2.TOOL_CHOICE_MODE_REQUIRED,
+}
+#: Body member to field of GenerationParams, and what its value must be.
+_PARAMS: dict[str, tuple[str, type | tuple[type, ...]]] = {
+    "max_tokens": ("max_output_tokens", int),
+    "max_completion_tokens": ("max_output_tokens", int),
+    "temperature": ("temperature", (int, float)),
+    "top_p": ("top_p", (int, float)),
+    "top_k": ("top_k", int),
+    "min_p": ("min_p", (int, float)),
+    "frequency_penalty": ("frequency_penalty", (int, float)),
+    "presence_penalty": ("presence_penalty", (int, float)),
+    "repetition_penalty": ("repetition_penalty", (int, float)),
+    "seed": ("seed", int),
+    "random_seed": ("seed", int),
+    "logprobs": ("logprobs", bool),
+    "top_logprobs": ("top_logprobs", int),
+    "n": ("n", int),
+    "service_tier": ("service_tier", str),
+    "parallel_tool_calls": ("parallel_tool_calls", bool),
+}
+
+
+def spec_from(request: Mapping[str, Any]) -> completion_pb2.CompletionSpec:
+    """All of the request that the contract has words for. Raises ValueError, TypeError or KeyError for a strange one."""
+    spec = completion_pb2.CompletionSpec()
+    for message in request["messages"]:
+        _message(message, spec.messages.add())
+    for tool in request.get("tools") or ():
+        _tool(tool, spec.tools.add())
+    for function in request.get("functions") or ():
+        _function(function, spec.tools.add().function)
+    _tool_choice(request.get("tool_choice") or request.get("function_call"), spec)
+    _format(request.get("response_format"), spec)
+    _params(request, spec.params)
+    for name in ("user", "safety_identifier"):
+        if isinstance(request.get(name), str) and request[name]:
+            spec.end_user_id = request[name]
+    if isinstance(request.get("store"), bool):
+        spec.store = request["store"]
+    audio = request.get("audio")
+    if isinstance(audio, dict):
+        spec.audio_output.voice, spec.audio_output.format = str(audio["voice"]), audio["format"]
+    return spec
+
+
+def _message(message: Mapping[str, Any], into: message_pb2.Message) -> None:
+    into.role = _ROLES[message["role"]]
+    if into.role == message_pb2.ROLE_TOOL:
+        result = into.parts.add().tool_result
+        result.tool_call_id = message.get("tool_call_id") or message.get("name") or ""
+        result.name = message.get("name") or ""
+        result.parts.extend(_contents(message.get("content")))
+        return
+    if message.get("name"):
+        into.name = message["name"]
+    if into.role == message_pb2.ROLE_ASSISTANT:
+        reasoning = message.get("reasoning_content") or message.get("reasoning")
+        if isinstance(reasoning, str) and reasoning:
+            into.parts.add().reasoning.text = reasoning
+    into.parts.extend(_contents(message.get("content")))
+    if message.get("refusal"):
+        into.parts.add().refusal.text = message["refusal"]
+    calls = message.get("tool_calls") or ()
+    for call in calls:
+        made = into.parts.add().tool_call
+        made.id = call.get("id") or ""
+        function = call.get("function") or call.get("custom") or {}
+        made.name = function["name"]
+        made.arguments_json = _text(function.get("arguments") or function.get("input") or "")
+    function_call = message.get("function_call")
+    if function_call:
+        made = into.parts.add().tool_call
+        made.id = made.name = function_call["name"]
+        made.arguments_json = _text(function_call.get("arguments") or "")
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _contents(content: Any) -> list[ContentPart]:
+    if content is None:
+        return []
+    if isinstance(content, str):
+        return [ContentPart(text=message_pb2.Text(text=content))]
+    return [_part(item) for item in content]
+
+
+def _part(item: Mapping[str, Any] | str) -> ContentPart:
+    part = ContentPart()
+    if isinstance(item, str):
+        part.text.text = item
+        return part
+    kind = item.get("type")
+    if isinstance(item.get("cache_control"), dict):
+        part.cache_control.SetInParent()
+    if kind == "text":
+        part.text.text = item["text"]
+    elif kind == "refusal":
+        part.refusal.text = item["refusal"]
+    elif kind == "thinking":
+        thinking = item["thinking"]
+        texts = [t["text"] for t in thinking] if isinstance(thinking, list) else [thinking]
+        part.reasoning.text = "".join(texts)
+    elif kind == "image_url":
+        image = item["image_url"]
+        image = {"url": image} if isinstance(image, str) else image
+        _media(image["url"], part.image, "image/png")
+        part.image.detail = _DETAIL.get(image.get("detail", ""), 0)
+    elif kind == "input_audio":
+        sound = item["input_audio"]
+        part.audio.data = base64.b64decode(sound["data"])
+        part.audio.mime_type = f"audio/{sound['format']}"
+    elif kind == "file":
+        file = item["file"]
+        if file.get("file_id"):
+            part.document.file_id = file["file_id"]
+        else:
+            _media(file["file_data"], part.document, "application/pdf")
+        if file.get("filename"):
+            part.document.filename = file["filename"]
+    else:
+        raise ValueError(f"no part of the contract for content of type {kind!r}")
+    return part
+
+
+def _media(url: str, into: message_pb2.Media, default: str) -> None:
+    """A data: URL as bytes, any other address as it is."""
+    head, comma, data = url.partition(",")
+    if not (url.startswith("data:") and comma):
+        into.uri = url
+        return
+    into.mime_type = head[5:].partition(";")[0] or default
+    try:
+        into.data = base64.b64decode(data, validate=False)
+    except binascii.Error:
+        into.data = data.encode()
+
+
+def _tool(tool: Mapping[str, Any], into: completion_pb2.Tool) -> None:
+    if tool.get("type", "function") == "function" and "function" in tool:
+        _function(tool["function"], into.function)
+        return
+    into.provider.type = tool["type"]
+    into.provider.config_json = json.dumps({name: value for name, value in tool.items() if name != "type"})
+
+
+def _function(function: Mapping[str, Any], into: completion_pb2.FunctionTool) -> None:
+    into.name = function["name"]
+    into.description = function.get("description") or ""
+    if function.get("parameters") is not None:
+        into.parameters_json_schema = json.dumps(function["parameters"])
+    if isinstance(function.get("strict"), bool):
+        into.strict = function["strict"]
+
+
+def _tool_choice(choice: Any, spec: completion_pb2.CompletionSpec) -> None:
+    if isinstance(choice, str) and choice in _MODES:
+        spec.tool_choice.mode = _MODES[choice]
+    elif isinstance(choice, dict):
+        if choice.get("type") == "allowed_tools":
+            allowed = choice["allowed_tools"]
+            spec.tool_choice.allowed.tool_names.extend(t["function"]["name"] for t in allowed["tools"])
+            spec.tool_choice.allowed.mode = _MODES[allowed["mode"]]
+        else:
+            spec.tool_choice.tool_name = (choice.get("function") or choice)["name"]
+
+
+def _format(asked: Any, spec: completion_pb2.CompletionSpec) -> None:
+    if not isinstance(asked, dict):
+        return
+    into = spec.response_format
+    if asked.get("type") == "json_object":
+        into.json_object.SetInParent()
+    elif asked.get("type") == "json_schema":
+        schema = asked["json_schema"]
+        into.json_schema.name = schema.get("name") or ""
+        into.json_schema.description = schema.get("description") or ""
+        into.json_schema.json_schema = json.dumps(schema.get("schema", {}))
+        if isinstance(schema.get("strict"), bool):
+            into.json_schema.strict = schema["strict"]
+    else:
+        into.text.SetInParent()
+
+
+def _params(request: Mapping[str, Any], into: generation_pb2.GenerationParams) -> None:
+    for name, (field, types) in _PARAMS.items():
+        value = request.get(name)
+        if value is not None and isinstance(value, types) and not (types is int and isinstance(value, bool)):
+            setattr(into, field, value)
+    stop = request.get("stop")
+    into.stop_sequences.extend([stop] if isinstance(stop, str) else stop or ())
+    for token, bias in (request.get("logit_bias") or {}).items():
+        into.logit_bias[token] = bias
+    effort = request.get("reasoning_effort")
+    if effort in _EFFORTS:
+        into.reasoning.effort = _EFFORTS[effort]
+    if request.get("verbosity") in _VERBOSITY:
+        into.verbosity = _VERBOSITY[request["verbosity"]]

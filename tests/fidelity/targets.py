@@ -1,0 +1,44 @@
+"""Which of the gateway's providers plays which family, as data."""
+
+from __future__ import annotations
+
+#: Families by the first part of their name, and the kind of provider that speaks to them, where the names differ.
+_KINDS = {
+    "alibaba": "alibaba",
+    "azure": "openai",
+    "bedrock": "openai",
+    "cloudflare": "openai",
+    "crusoe": "openai",
+    "databricks": "openai",
+    "doubleword": "openai",
+    "gemini": "openai",
+    "github": "openai",
+    "mistralrs": "openai",
+    "venice": "openai",
+    "voyage": "openai",
+}
+
+#: Wires that the gateway speaks, by the second part of a family's name: the dialect, and the kind that overrides the first.
+_WIRES: dict[str, str | None] = {
+    "chat": None,
+    "openai-chat": None,
+    "embeddings": None,
+    "models": None,
+    "messages": None,
+    "count_tokens": None,
+    "anthropic-messages": "anthropic",
+    "anthropic-rawPredict": "anthropic",
+    "anthropic-streamRawPredict": "anthropic",
+}
+
+#: Pairs that look served and are not: another wire under a common name.
+_OTHER_WIRES = frozenset({"cohere.chat", "bedrock.models", "gemini.models", "cohere.models", "vertex.models"})
+
+
+def kind_for(family: str, kinds: frozenset[str]) -> str | None:
+    """The kind of provider that plays the family; None if the gateway does not speak its wire."""
+    provider, _, wire = family.partition(".")
+    if wire not in _WIRES or family in _OTHER_WIRES:
+        return None
+    kind = _WIRES[wire] or _KINDS.get(provider, provider)
+    return kind if kind in kinds else None
