@@ -46,20 +46,26 @@ class Catalog:
     _lists: dict[str, tuple[float, list[ListedModel]]] = field(default_factory=dict)
 
     async def models(self, call: Call, only: str = "") -> tuple[list[pb.Model], list[pb.UnlistedProvider]]:
-        """All models by name, and the providers that could not be asked. A broken provider hides no other."""
-        providers = [p for p in self.engine.providers.values() if not only or p.name == only]
+        """All models, by provider and then as the provider lists them, and the providers that could not be asked.
+
+        A broken provider hides no other; if it is the only one that was asked for, its error is raised.
+        """
+        providers = sorted(
+            (p for p in self.engine.providers.values() if not only or p.name == only), key=lambda p: p.name
+        )
         lists = await asyncio.gather(*(self._listed(provider, call) for provider in providers))
-        models: dict[str, pb.Model] = {}
+        models: list[pb.Model] = []
         unlisted = []
         for provider, found in zip(providers, lists, strict=True):
             if isinstance(found, GatewayError):
+                if only:
+                    raise found
                 unlisted.append(pb.UnlistedProvider(provider=provider.name, reason=found.reason))
-                continue
-            for listed in found:
-                model = self._model(provider, listed)
-                models[model.name] = model
-        self._add_aliases(models, only)
-        return [models[name] for name in sorted(models)], unlisted
+                found_here: list[ListedModel] = []
+            else:
+                found_here = found
+            models.extend(self._model(provider, listed) for listed in self._with_aliased(provider, found_here))
+        return models, unlisted
 
     async def model(self, call: Call, name: str) -> pb.Model:
         """One model. Raises ModelNotFound for one that its provider does not list."""
@@ -69,15 +75,7 @@ class Catalog:
             raise listed
         for found in listed:
             if found.id == route.model:
-                model = self._model(provider, found)
-                model.aliases.extend(
-                    sorted(
-                        alias
-                        for alias, to in self.engine.aliases.items()
-                        if (to.provider, to.model) == (provider.name, found.id)
-                    )
-                )
-                return model
+                return self._model(provider, found)
         raise ModelNotFound(f"provider {provider.name!r} lists no model {route.model!r}", resource=("model", name))
 
     async def count(
@@ -130,6 +128,8 @@ class Catalog:
         except TimeoutError:
             return LLMTimeoutError(f"the provider did not list its models within {PATIENCE:g} s")
         except GatewayError as error:
+            if isinstance(error, LLMError):
+                error.provider = provider.name
             return error
         self._lists[provider.name] = (time.monotonic(), listed)
         return listed
@@ -141,6 +141,7 @@ class Catalog:
             display_name=listed.display_name,
             provider=provider.name,
             provider_model=listed.id,
+            aliases=self._aliases(provider, listed.id),
             capabilities=_names(capabilities),
             input_modalities=_inputs(capabilities),
             output_modalities=[pb.MODALITY_TEXT],
@@ -158,14 +159,15 @@ class Catalog:
             model.pricing.CopyFrom(pricing)
         return model
 
-    def _add_aliases(self, models: dict[str, pb.Model], only: str) -> None:
-        for alias, route in self.engine.aliases.items():
-            if only and route.provider != only:
-                continue
-            name = f"{route.provider}/{route.model}"
-            if name not in models:
-                models[name] = self._model(self.engine.providers[route.provider], ListedModel(route.model))
-            models[name].aliases.append(alias)
+    def _with_aliased(self, provider: Provider, listed: list[ListedModel]) -> list[ListedModel]:
+        """What the provider lists, and what aliases lead to beyond that."""
+        known = {model.id for model in listed}
+        led_to = {route.model for route in self.engine.aliases.values() if route.provider == provider.name}
+        return [*listed, *(ListedModel(name) for name in sorted(led_to - known))]
+
+    def _aliases(self, provider: Provider, model: str) -> list[str]:
+        leads = (provider.name, model)
+        return sorted(alias for alias, to in self.engine.aliases.items() if (to.provider, to.model) == leads)
 
 
 def _names(capabilities: Capabilities) -> Sequence[pb.Capability.ValueType]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 from trunkline.v1 import model_service_pb2 as pb
 from trunkline_server.call import Call
@@ -31,14 +32,11 @@ class ModelMethods:
 
     async def list(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
         accept(call, validation.of_list_models(request), request)
-        after = _after(request)
         models, unlisted = await self._catalog.models(call, request.provider)
-        # The token names the last model of the page before, so that models that come and go shift nothing.
-        rest = [model for model in models if model.name > after]
-        size = request.page_size or DEFAULT_PAGE
-        page = rest[:size]
-        token = _token(request.provider, page[-1].name) if len(rest) > size else ""
-        return pb.ListModelsResponse(models=page, next_page_token=token, unlisted_providers=unlisted)
+        begin = _position(request, models)
+        end = begin + (request.page_size or DEFAULT_PAGE)
+        token = _token(request.provider, models[end - 1].name) if end < len(models) else ""
+        return pb.ListModelsResponse(models=models[begin:end], next_page_token=token, unlisted_providers=unlisted)
 
     async def get(self, request: pb.GetModelRequest, call: Call) -> pb.GetModelResponse:
         accept(call, validation.of_get_model(request), request)
@@ -49,11 +47,15 @@ def _token(provider: str, last: str) -> str:
     return hashlib.sha256(f"models\0{provider}".encode()).hexdigest()[:8] + last
 
 
-def _after(request: pb.ListModelsRequest) -> str:
+def _position(request: pb.ListModelsRequest, models: Sequence[pb.Model]) -> int:
+    """Where the page begins: after the model that the token names, so that models that come and go shift nothing."""
     token = request.page_token
     if not token:
-        return ""
-    if token[:8] != _token(request.provider, "")[:8]:
-        text = "it does not belong to this list: send the next_page_token of an answer to the same request"
-        raise InvalidRequest(f"page_token: {text}", violations=[Violation("page_token", text)])
-    return token[8:]
+        return 0
+    text = "it does not belong to this list: send the next_page_token of an answer to the same request"
+    if token[:8] == _token(request.provider, "")[:8]:
+        last = next((index for index, model in enumerate(models) if model.name == token[8:]), None)
+        if last is not None:
+            return last + 1
+        text = "the list has changed meanwhile: begin again without a token"
+    raise InvalidRequest(f"page_token: {text}", violations=[Violation("page_token", text)])

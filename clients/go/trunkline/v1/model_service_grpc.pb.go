@@ -31,8 +31,9 @@ const (
 //
 // Lists what can be called. Errors are as in CompletionService.
 type ModelServiceClient interface {
-	// Lists the models of all providers that list theirs, and the aliases of the configuration, ordered by name. A provider
-	// that cannot be reached is named in the answer and hides no other.
+	// Lists the models of all providers that list theirs, and those that aliases of the configuration lead to, by provider
+	// and then in the provider's order. A provider that cannot be reached is named in the answer and hides no other; if it is
+	// the only one asked for, its error ends the call.
 	ListModels(ctx context.Context, in *ListModelsRequest, opts ...grpc.CallOption) (*ListModelsResponse, error)
 	// Returns one model.
 	GetModel(ctx context.Context, in *GetModelRequest, opts ...grpc.CallOption) (*GetModelResponse, error)
@@ -72,8 +73,9 @@ func (c *modelServiceClient) GetModel(ctx context.Context, in *GetModelRequest, 
 //
 // Lists what can be called. Errors are as in CompletionService.
 type ModelServiceServer interface {
-	// Lists the models of all providers that list theirs, and the aliases of the configuration, ordered by name. A provider
-	// that cannot be reached is named in the answer and hides no other.
+	// Lists the models of all providers that list theirs, and those that aliases of the configuration lead to, by provider
+	// and then in the provider's order. A provider that cannot be reached is named in the answer and hides no other; if it is
+	// the only one asked for, its error ends the call.
 	ListModels(context.Context, *ListModelsRequest) (*ListModelsResponse, error)
 	// Returns one model.
 	GetModel(context.Context, *GetModelRequest) (*GetModelResponse, error)

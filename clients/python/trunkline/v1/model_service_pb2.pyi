@@ -303,7 +303,7 @@ class ListModelsResponse(_message.Message):
     """For the next page. Empty: this was the last."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]:
-        """By name."""
+        """By provider, then as the provider lists them."""
 
     @_builtins.property
     def unlisted_providers(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnlistedProvider]:

@@ -52,8 +52,9 @@ class ModelServiceServicer(object):
     """
 
     def ListModels(self, request, context):
-        """Lists the models of all providers that list theirs, and the aliases of the configuration, ordered by name. A provider
-        that cannot be reached is named in the answer and hides no other.
+        """Lists the models of all providers that list theirs, and those that aliases of the configuration lead to, by provider
+        and then in the provider's order. A provider that cannot be reached is named in the answer and hides no other; if it is
+        the only one asked for, its error ends the call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,8 +34,9 @@ class ModelServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ModelServiceAsyncStub: ...
     ListModels: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]
-    """Lists the models of all providers that list theirs, and the aliases of the configuration, ordered by name. A provider
-    that cannot be reached is named in the answer and hides no other.
+    """Lists the models of all providers that list theirs, and those that aliases of the configuration lead to, by provider
+    and then in the provider's order. A provider that cannot be reached is named in the answer and hides no other; if it is
+    the only one asked for, its error ends the call.
     """
     GetModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_service_pb2.GetModelResponse]
     """Returns one model."""
@@ -46,8 +47,9 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListModels: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Lists the models of all providers that list theirs, and the aliases of the configuration, ordered by name. A provider
-    that cannot be reached is named in the answer and hides no other.
+    """Lists the models of all providers that list theirs, and those that aliases of the configuration lead to, by provider
+    and then in the provider's order. A provider that cannot be reached is named in the answer and hides no other; if it is
+    the only one asked for, its error ends the call.
     """
     GetModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_service_pb2.GetModelResponse]  # type: ignore[assignment]
     """Returns one model."""
@@ -61,8 +63,9 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.ListModelsResponse, _abc.Awaitable[_model_service_pb2.ListModelsResponse]]:
-        """Lists the models of all providers that list theirs, and the aliases of the configuration, ordered by name. A provider
-        that cannot be reached is named in the answer and hides no other.
+        """Lists the models of all providers that list theirs, and those that aliases of the configuration lead to, by provider
+        and then in the provider's order. A provider that cannot be reached is named in the answer and hides no other; if it is
+        the only one asked for, its error ends the call.
         """
 
     @_abc_1.abstractmethod

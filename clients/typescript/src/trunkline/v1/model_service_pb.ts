@@ -205,7 +205,7 @@ export const ListModelsRequestSchema: GenMessage<ListModelsRequest> = /*@__PURE_
  */
 export type ListModelsResponse = Message<"trunkline.v1.ListModelsResponse"> & {
   /**
-   * By name.
+   * By provider, then as the provider lists them.
    *
    * @generated from field: repeated trunkline.v1.Model models = 1;
    */
@@ -469,8 +469,9 @@ export const CapabilitySchema: GenEnum<Capability> = /*@__PURE__*/
  */
 export const ModelService: GenService<{
   /**
-   * Lists the models of all providers that list theirs, and the aliases of the configuration, ordered by name. A provider
-   * that cannot be reached is named in the answer and hides no other.
+   * Lists the models of all providers that list theirs, and those that aliases of the configuration lead to, by provider
+   * and then in the provider's order. A provider that cannot be reached is named in the answer and hides no other; if it is
+   * the only one asked for, its error ends the call.
    *
    * @generated from rpc trunkline.v1.ModelService.ListModels
    */
