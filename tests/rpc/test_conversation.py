@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 from google.protobuf import text_format
-from tests.rpc.requests import WELL, Create, conversation, invalid, is_fine, only, results
+from tests.rpc.requests import MODEL, WELL, Create, conversation, invalid, is_fine, only, results
 
 from trunkline.v1 import message_pb2
 from trunkline_server.rpc import validation
 from trunkline_server.rpc.conversation import _KINDS
+from trunkline_server.rpc.findings import Findings
 
 MIB = 1024 * 1024
 
@@ -139,6 +140,45 @@ def test_tool_calls_and_results_pair(messages: list[str], faults: dict[str, str]
 
 def test_results_may_answer_calls_that_the_provider_keeps() -> None:
     assert is_fine(conversation(results("x"), spec='previous_response_id: "resp_1"'))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        'text { text: "a" }',
+        'image { uri: "https://a/b" }',
+        "",
+        'text { text: "a" citations {} citations {} }',
+    ],
+)
+def test_more_parts_than_anybody_sends_are_refused_and_not_looked_at(part: str) -> None:
+    def findings(count: int) -> Findings:
+        request = text_format.Parse(
+            f"spec {{ {MODEL} messages {{ role: ROLE_ASSISTANT parts {{ {part} }} }} }}", Create()
+        )
+        first = request.spec.messages[0].parts[0]
+        request.spec.messages[0].parts.extend([first] * (count - 1))
+        return validation.of_create(request)
+
+    assert only(findings(50_001)) == (
+        "spec.messages",
+        "more than 50,000 parts in all messages: send fewer, or join texts",
+    )
+    assert is_fine(findings(16_000)) is bool(part)
+
+
+def test_parts_of_results_count_as_well() -> None:
+    request = text_format.Parse(WELL, Create())
+    message = request.spec.messages.add(role=message_pb2.ROLE_TOOL)
+    result = message.parts.add().tool_result
+    result.tool_call_id = "a"
+    for _ in range(30_000):
+        result.parts.add().text.text = "x"
+    message.parts.append(message.parts[0])
+
+    faults = invalid(validation.of_create(request))
+    assert faults.keys() == {"spec.messages[1].parts[0].tool_result.tool_call_id", "spec.messages"}
+    assert faults["spec.messages"].startswith("more than 50,000 parts")
 
 
 def test_every_kind_of_part_may_stand_somewhere() -> None:

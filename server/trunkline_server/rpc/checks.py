@@ -236,7 +236,8 @@ FORBIDDEN_OPTIONS = ("model", "messages", "input", "contents", "stream")
 
 
 def provider_options(value: Mapping[str, str], path: str, findings: Findings) -> None:
-    for provider, text in value.items():
+    counted(64, "providers")(value, path, findings)
+    for provider, text in islice(value.items(), 64):
         where = entry(path, provider)
         if not provider:
             findings.add(where, 'no provider: the key is a provider\'s name, e.g. "openai"')

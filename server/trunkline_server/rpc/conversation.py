@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 from trunkline.v1 import message_pb2
 from trunkline_server.rpc.checks import Check, json_object, json_value, known, matching, shown
-from trunkline_server.rpc.findings import Findings
+from trunkline_server.rpc.findings import Findings, TooMuch
 
 MAX_MESSAGES = 10_000
+#: Parts in all, those of tool results and citations included. More would keep the server from its other calls.
+MAX_PARTS = 50_000
 MAX_MEDIA_BYTES = 20 * 1024 * 1024
 
 _ASSISTANT = message_pb2.ROLE_ASSISTANT
@@ -71,6 +73,7 @@ def _uri(uri: str, path: str, findings: Findings) -> None:
 
 
 def _text(text: message_pb2.Text, path: str, findings: Findings) -> None:
+    findings.count_parts(len(text.citations), MAX_PARTS)
     for at, citation in enumerate(text.citations):
         if citation.raw_json:
             json_value(citation.raw_json, f"{path}.citations[{at}].raw_json", findings)
@@ -91,6 +94,7 @@ _RESULT_KINDS: dict[str, Check | None] = {"text": _text, "image": check_media, "
 def _tool_result(result: message_pb2.ToolResult, path: str, findings: Findings) -> None:
     if not result.tool_call_id:
         findings.add(f"{path}.tool_call_id", "missing: give the id of the tool call that this answers")
+    findings.count_parts(len(result.parts), MAX_PARTS)
     for at, part in enumerate(result.parts):
         _part(part, f"{path}.parts[{at}]", _RESULT_KINDS, "the result of a tool", findings)
 
@@ -149,8 +153,15 @@ def check_messages(
     """`earlier_kept`: the provider keeps what came before, so that results may answer calls that are not here."""
     if len(messages) > MAX_MESSAGES:
         findings.add(path, f"{len(messages):,} messages are too many: send at most {MAX_MESSAGES:,}")
+    try:
+        _walk(messages[:MAX_MESSAGES], path, findings, earlier_kept)
+    except TooMuch:
+        findings.add(path, f"more than {MAX_PARTS:,} parts in all messages: send fewer, or join texts")
+
+
+def _walk(messages: Sequence[message_pb2.Message], path: str, findings: Findings, earlier_kept: bool) -> None:
     pairs: _Pairs | None = None
-    for at, message in enumerate(messages[:MAX_MESSAGES]):
+    for at, message in enumerate(messages):
         role = message.role
         parts = message.parts
         # One part of text is what most messages are. Indexing is cheaper than iterating.
@@ -177,6 +188,7 @@ def _message(message: message_pb2.Message, at: int, path: str, pairs: _Pairs, fi
         findings.add(f"{path}.role", f"{fault}: set one of {_ROLES}")
         return
     place, kinds = found
+    findings.count_parts(len(message.parts), MAX_PARTS)
     parts = message.parts[:]
     if not parts and role != _ASSISTANT:
         findings.add(f"{path}.parts", f"empty: {place} has at least one part")

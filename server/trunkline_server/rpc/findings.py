@@ -36,10 +36,14 @@ def listed(violations: Iterable[Violation], most: int = LISTED) -> tuple[list[Vi
     return shown, more
 
 
+class TooMuch(Exception):
+    """The request holds more parts than are worth looking at."""
+
+
 class Findings:
     """Collects while a request is looked through. Empty lists: nothing is wrong."""
 
-    __slots__ = ("_more", "invalid", "unsupported")
+    __slots__ = ("_more", "_parts", "invalid", "unsupported")
 
     def __init__(self) -> None:
         #: Breaks the contract: INVALID_REQUEST.
@@ -47,6 +51,7 @@ class Findings:
         #: Keeps to the contract, but this server does not do it: UNSUPPORTED_PARAMETER.
         self.unsupported: list[Violation] = []
         self._more = 0
+        self._parts = 0
 
     def add(self, field: str, description: str) -> None:
         if len(self.invalid) < LISTED:
@@ -56,6 +61,12 @@ class Findings:
 
     def refuse(self, field: str, description: str) -> None:
         self.unsupported.append(Violation(field, description))
+
+    def count_parts(self, count: int, most: int) -> None:
+        """Bounds the work that one request makes. Raises TooMuch once the request has more than `most` parts."""
+        self._parts += count
+        if self._parts > most:
+            raise TooMuch
 
     def closed(self) -> Findings:
         """The findings, with the violations that were not listed counted at the end. Nothing may be added any more."""

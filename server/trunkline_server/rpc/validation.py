@@ -7,6 +7,7 @@ does not do is `unsupported`. An ordinary request of two messages costs about 5 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 from trunkline.v1 import (
@@ -44,6 +45,7 @@ from trunkline_server.rpc.findings import Findings
 
 MAX_TOOLS = 1024
 MAX_INPUTS = 10_000
+MAX_BIASES = 10_000
 MAX_PAGE = 1000
 
 _at_least_1 = within(1, INT32_MAX)
@@ -70,7 +72,8 @@ def _stop_sequences(value: Sequence[str], path: str, findings: Findings) -> None
 
 
 def _logit_bias(value: Any, path: str, findings: Findings) -> None:
-    for token, bias in value.items():
+    counted(MAX_BIASES, "tokens")(value, path, findings)
+    for token, bias in islice(value.items(), MAX_BIASES):
         if not (token.isascii() and token.isdigit()):
             findings.add(entry(path, token), f"{shown(token)} is no token id: write it as a decimal number")
         if not -100 <= bias <= 100:
@@ -157,9 +160,11 @@ def _tool_choice(spec: completion_pb2.CompletionSpec, path: str, findings: Findi
         _named(spec, [(f"{path}.tool_name", choice.tool_name)], findings)
     else:
         allowed = choice.allowed
+        where = f"{path}.allowed.tool_names"
         if not allowed.tool_names:
-            findings.add(f"{path}.allowed.tool_names", "empty: name at least one tool")
-        wanted = [(f"{path}.allowed.tool_names[{at}]", name) for at, name in enumerate(allowed.tool_names)]
+            findings.add(where, "empty: name at least one tool")
+        counted(MAX_TOOLS, "names")(allowed.tool_names, where, findings)
+        wanted = [(f"{where}[{at}]", name) for at, name in enumerate(allowed.tool_names[:MAX_TOOLS])]
         _named(spec, wanted, findings)
         _mode(allowed.mode, f"{path}.allowed.mode", findings)
         if allowed.mode == completion_pb2.TOOL_CHOICE_MODE_NONE:
