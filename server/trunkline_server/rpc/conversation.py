@@ -1,6 +1,6 @@
 """Checks of the messages of a spec: roles and kinds, media, and that tool calls and results pair.
 
-Runs over every message of every call, so it asks protobuf little: 100 messages of text take about 50 us.
+Runs over every message of every call, so it asks protobuf little: 100 messages of text take about 80 us.
 """
 
 from __future__ import annotations

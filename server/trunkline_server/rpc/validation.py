@@ -1,7 +1,7 @@
 """What is wrong with a request, all at once, by the path of each field in the request message.
 
 Pure: nothing is looked up and nothing changed. What breaks the contract is `invalid`; what keeps to it but this server
-does not do is `unsupported`. An ordinary request of two messages costs about 5 us.
+does not do is `unsupported`. A request of two messages with parameters and options costs about 9 us.
 """
 
 from __future__ import annotations
