@@ -161,14 +161,15 @@ def test_every_field_of_the_contract_is_sent_or_spoken_of():
     assert params == set(request._PARAMS)
 
 
-def test_a_parameter_that_the_configuration_takes_away_is_named():
+def test_a_parameter_that_the_target_does_not_take_is_named():
     target = Target("a", "anthropic", "claude-sonnet-4-5", Capabilities(params=frozenset({"max_output_tokens"})))
+    spec = spec_of(USER + "params { max_output_tokens: 5000 temperature: 0.5 reasoning { budget_tokens: 2000 } }")
     notes = Notes()
 
-    made = DIALECT.encode(spec_of(f"{USER} params {{ temperature: 0.5 }}"), target, notes, stream=False)
+    made = DIALECT.encode(spec, target, notes, stream=False)
 
-    assert "temperature" not in json.loads(made.body)
-    assert paths(notes) == ["dropped params.temperature"]
+    assert set(json.loads(made.body)) == {"model", "max_tokens", "messages"}
+    assert paths(notes) == ["dropped params.temperature", "dropped params.reasoning"]
 
 
 # -- tools ------------------------------------------------------------------------------------------------------------

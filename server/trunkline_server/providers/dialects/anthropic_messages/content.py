@@ -12,7 +12,7 @@ from trunkline.v1 import completion_pb2, message_pb2
 from trunkline_server.errors import LLMBadRequestError, LLMInvalidResponseError
 from trunkline_server.providers.base import FOREIGN, Notes, Target, part_is_foreign
 from trunkline_server.providers.dialects.anthropic_messages.models import Model
-from trunkline_server.providers.jsontext import Reader, dumps, loads, try_loads
+from trunkline_server.providers.jsontext import Reader, dumps, try_loads
 from trunkline_server.providers.schemas import arguments_with_reasoning
 
 Part = message_pb2.ContentPart
@@ -65,7 +65,7 @@ class Conversation:
         leading = True
         for index, message in enumerate(self._spec.messages):
             path = f"messages[{index}]"
-            role = _TURNS[message.role]
+            role = _TURNS.get(message.role, "user")
             if message.HasField("name"):
                 self._notes.dropped(f"{path}.name", "Anthropic's messages have no names of participants")
             if role == "system":
@@ -308,11 +308,23 @@ _PARTS: Mapping[str, Callable[[Conversation, Part, str], Block | None]] = {
 def cache_mark(cache: message_pb2.CacheControl, path: str, notes: Notes) -> dict[str, str]:
     """A cache mark with its time to live."""
     mark = {"type": "ephemeral"}
-    if cache.ttl:
+    if cache.ttl in _TTLS:
         mark["ttl"] = _TTLS[cache.ttl]
     if cache.ttl == message_pb2.CACHE_TTL_24H:
         notes.altered(f"{path}.ttl", "Anthropic keeps a prefix for an hour at most")
     return mark
+
+
+def object_of(text: str) -> dict[str, Any]:
+    """A JSON object that a caller gave."""
+    value = try_loads(text)
+    if not isinstance(value, dict):
+        raise _no_object()
+    return value
+
+
+def _no_object() -> LLMBadRequestError:
+    return LLMBadRequestError("a JSON text of the request is no object")
 
 
 def members_of(text: bytes) -> dict[str, Raw]:
@@ -320,7 +332,7 @@ def members_of(text: bytes) -> dict[str, Raw]:
     try:
         return _object.read(text)
     except LLMInvalidResponseError:
-        raise LLMBadRequestError("a JSON text of the request is no object") from None
+        raise _no_object() from None
 
 
 def with_members(text: bytes, members: Mapping[str, Any]) -> Raw:
@@ -344,10 +356,7 @@ def provider_tool(tool: completion_pb2.ProviderTool, name: str) -> Raw:
 
 
 def _is_object(text: str) -> bool:
-    try:
-        return isinstance(loads(text), dict)
-    except LLMInvalidResponseError:
-        return False
+    return isinstance(try_loads(text), dict)
 
 
 def _is_result(block: Block) -> bool:

@@ -13,12 +13,13 @@ from trunkline_server.providers.base import Notes, Target, UpstreamRequest
 from trunkline_server.providers.dialects.anthropic_messages.content import (
     Conversation,
     cache_mark,
+    object_of,
     provider_tool,
     with_members,
 )
 from trunkline_server.providers.dialects.anthropic_messages.models import Model, model_of
 from trunkline_server.providers.dialects.anthropic_messages.thinking import think
-from trunkline_server.providers.jsontext import dumps, embed, loads, merged
+from trunkline_server.providers.jsontext import dumps, embed, merged
 from trunkline_server.providers.schemas import parameters_of
 
 CompletionSpec = completion_pb2.CompletionSpec
@@ -73,6 +74,8 @@ class Draft:
     """A request while it is written."""
 
     spec: CompletionSpec
+    #: The spec's parameters that the target takes.
+    params: generation_pb2.GenerationParams
     target: Target
     model: Model
     notes: Notes
@@ -109,7 +112,8 @@ def models_request() -> UpstreamRequest:
 
 def _draft(spec: CompletionSpec, target: Target, notes: Notes) -> Draft:
     model = model_of(str(target.capabilities.quirks.get("like", target.model)))
-    draft = Draft(spec, target, model, notes, {"model": target.model, "max_tokens": 0})
+    params = _taken(spec.params, target, notes)
+    draft = Draft(spec, params, target, model, notes, {"model": target.model, "max_tokens": 0})
     conversation = Conversation(spec, target, model, notes)
     conversation.read()
     conversation.finish()
@@ -123,7 +127,7 @@ def _draft(spec: CompletionSpec, target: Target, notes: Notes) -> Draft:
     _tools(draft)
     for name in dict.fromkeys((target.origin, target.provider)):
         if options := spec.provider_options_json.get(name):
-            _merge(draft, loads(options))
+            _merge(draft, object_of(options))
     return draft
 
 
@@ -153,14 +157,24 @@ def _not_here(path: str, description: str) -> Callable[[Draft, Any], None]:
     return lambda draft, value: draft.dropped(path, description)
 
 
-def _params(draft: Draft, params: generation_pb2.GenerationParams) -> None:
-    known = draft.target.capabilities.params
-    for descriptor, value in params.ListFields():
-        name = descriptor.name
-        if known is not None and name not in known:
-            draft.dropped(f"params.{name}", f"{draft.target.model} does not take it")
-        else:
-            _PARAMS[name](draft, value)
+def _taken(params: generation_pb2.GenerationParams, target: Target, notes: Notes) -> generation_pb2.GenerationParams:
+    """The parameters that the target takes at all."""
+    known = target.capabilities.params
+    left_out = [] if known is None else [field.name for field, _ in params.ListFields() if field.name not in known]
+    if not left_out:
+        return params
+    taken = generation_pb2.GenerationParams()
+    taken.CopyFrom(params)
+    for name in left_out:
+        taken.ClearField(name)  # type: ignore[arg-type]  # a name of a field of this message
+        notes.dropped(f"params.{name}", f"{target.model} does not take it")
+    return taken
+
+
+def _params(draft: Draft, value: object) -> None:
+    params = draft.params
+    for descriptor, parameter in params.ListFields():
+        _PARAMS[descriptor.name](draft, parameter)
     think(draft.body, params, draft.model, draft.target, draft.notes)
     if "output_config" in draft.body and draft.model.effort_beta and "effort" in draft.body["output_config"]:
         draft.betas.add(draft.model.effort_beta)
@@ -171,8 +185,6 @@ def _sampling(draft: Draft, params: generation_pb2.GenerationParams) -> None:
     """temperature, top_p and top_k, as far as the model and its thinking allow."""
     model, body = draft.model, draft.body
     asked = {name: getattr(params, name) for name in ("temperature", "top_p", "top_k") if params.HasField(name)}
-    if draft.target.capabilities.params is not None:
-        asked = {name: value for name, value in asked.items() if name in draft.target.capabilities.params}
     if not model.sampling:
         for name, value in asked.items():
             if (name, value) not in (("temperature", 1.0), ("top_p", 1.0)):
@@ -282,7 +294,7 @@ _FIELDS: Mapping[str, Callable[[Draft, Any], None]] = {
 
 def _max_tokens(draft: Draft) -> None:
     """The provider wants a limit: the caller's, else the model's own, and always more than is left for thinking."""
-    body, params = draft.body, draft.spec.params
+    body, params = draft.body, draft.params
     if params.HasField("max_output_tokens"):
         body["max_tokens"] = params.max_output_tokens
         return
@@ -323,8 +335,7 @@ def _name(tool: completion_pb2.Tool) -> str:
 
 def _given_name(config: str) -> str:
     """The name that the configuration of a provider's tool gives it."""
-    value = loads(config) if config.strip() else None
-    name = value.get("name") if isinstance(value, dict) else None
+    name = object_of(config).get("name") if config.strip() else None
     return name if isinstance(name, str) else ""
 
 
@@ -359,7 +370,7 @@ def _tool(draft: Draft, tool: completion_pb2.Tool, path: str) -> dict[str, Any] 
 def _tool_choice(draft: Draft) -> dict[str, Any] | None:
     spec = draft.spec
     choice = spec.tool_choice
-    single = (spec.params.HasField("parallel_tool_calls") and not spec.params.parallel_tool_calls) or (
+    single = (draft.params.HasField("parallel_tool_calls") and not draft.params.parallel_tool_calls) or (
         spec.HasField("max_tool_calls") and spec.max_tool_calls == 1
     )
     made: dict[str, Any] | None
