@@ -451,7 +451,7 @@ type CompletionSpec struct {
 	//	*CompletionSpec_Config
 	//	*CompletionSpec_InlineConfig
 	Target isCompletionSpec_Target `protobuf_oneof:"target"`
-	// The conversation so far. At least one message, at most 10,000.
+	// The conversation so far. At least one message, at most 10,000, with at most 50,000 parts in all.
 	Messages []*Message `protobuf:"bytes,4,rep,name=messages,proto3" json:"messages,omitempty"`
 	// Tools that the model may call. At most 1,024; names of functions are unique.
 	Tools []*Tool `protobuf:"bytes,5,rep,name=tools,proto3" json:"tools,omitempty"`

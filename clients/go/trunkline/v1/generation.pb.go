@@ -178,7 +178,7 @@ type GenerationParams struct {
 	Seed *int64 `protobuf:"varint,9,opt,name=seed,proto3,oneof" json:"seed,omitempty"`
 	// Stop before any of these. At most 16, each not empty.
 	StopSequences []string `protobuf:"bytes,10,rep,name=stop_sequences,json=stopSequences,proto3" json:"stop_sequences,omitempty"`
-	// Token id (decimal string) to bias, -100 to 100.
+	// Token id (decimal string) to bias, -100 to 100. At most 10,000.
 	LogitBias map[string]float64 `protobuf:"bytes,11,rep,name=logit_bias,json=logitBias,proto3" json:"logit_bias,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
 	// Return the log probability of each output token.
 	Logprobs *bool `protobuf:"varint,12,opt,name=logprobs,proto3,oneof" json:"logprobs,omitempty"`

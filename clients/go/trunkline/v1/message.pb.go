@@ -857,7 +857,7 @@ type Media_Data struct {
 }
 
 type Media_Uri struct {
-	// Address (https:, gs:, s3:) that the provider fetches.
+	// Address (https:, http:, gs:, s3:) that the provider fetches.
 	Uri string `protobuf:"bytes,2,opt,name=uri,proto3,oneof"`
 }
 

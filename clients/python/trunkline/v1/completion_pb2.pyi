@@ -327,7 +327,7 @@ class CompletionSpec(_message.Message):
 
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
-        """The conversation so far. At least one message, at most 10,000."""
+        """The conversation so far. At least one message, at most 10,000, with at most 50,000 parts in all."""
 
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tool]:

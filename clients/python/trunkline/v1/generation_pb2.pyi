@@ -175,7 +175,7 @@ class GenerationParams(_message.Message):
 
     @_builtins.property
     def logit_bias(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Token id (decimal string) to bias, -100 to 100."""
+        """Token id (decimal string) to bias, -100 to 100. At most 10,000."""
 
     @_builtins.property
     def reasoning(self) -> Global___ReasoningConfig:

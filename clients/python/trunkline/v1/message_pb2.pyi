@@ -371,7 +371,7 @@ class Media(_message.Message):
     data: _builtins.bytes
     """The bytes themselves: never base64, never a data: URL. At most 20 MiB in one part."""
     uri: _builtins.str
-    """Address (https:, gs:, s3:) that the provider fetches."""
+    """Address (https:, http:, gs:, s3:) that the provider fetches."""
     file_id: _builtins.str
     """Handle from the provider's files API."""
     mime_type: _builtins.str

@@ -60,7 +60,7 @@ export type CompletionSpec = Message<"trunkline.v1.CompletionSpec"> & {
   } | { case: undefined; value?: undefined };
 
   /**
-   * The conversation so far. At least one message, at most 10,000.
+   * The conversation so far. At least one message, at most 10,000, with at most 50,000 parts in all.
    *
    * @generated from field: repeated trunkline.v1.Message messages = 4;
    */

@@ -93,7 +93,7 @@ export type GenerationParams = Message<"trunkline.v1.GenerationParams"> & {
   stopSequences: string[];
 
   /**
-   * Token id (decimal string) to bias, -100 to 100.
+   * Token id (decimal string) to bias, -100 to 100. At most 10,000.
    *
    * @generated from field: map<string, double> logit_bias = 11;
    */

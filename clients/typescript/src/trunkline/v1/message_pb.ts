@@ -310,7 +310,7 @@ export type Media = Message$1<"trunkline.v1.Media"> & {
     case: "data";
   } | {
     /**
-     * Address (https:, gs:, s3:) that the provider fetches.
+     * Address (https:, http:, gs:, s3:) that the provider fetches.
      *
      * @generated from field: string uri = 2;
      */
