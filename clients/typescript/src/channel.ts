@@ -15,16 +15,15 @@ import { toTrunklineError } from "./errors.js";
 import {
   type ClientOptions,
   DEFAULT_CONNECTIONS,
-  DEFAULT_TIMEOUTS,
   type Metadata,
   type Timeouts,
+  headersOf,
   positive,
-  setting,
   target,
+  timeoutsOf,
 } from "./options.js";
 import { Attempts, type RetryPolicy, RetryThrottle } from "./retry.js";
 import { ModelService } from "./trunkline/v1/model_service_pb.js";
-import { VERSION } from "./version.js";
 
 const RECEIVE_MAX_BYTES = 64 << 20;
 const COMPLETION_RETRY: RetryPolicy = { maxAttempts: 3, initialBackoffMs: 200, maxBackoffMs: 5_000 };
@@ -47,7 +46,7 @@ export class Channel implements Transport {
     const length = positive("connections", options.connections ?? DEFAULT_CONNECTIONS);
     positive("maxAttempts", options.maxAttempts ?? 1);
     this.#options = options;
-    this.#timeouts = { ...DEFAULT_TIMEOUTS, ...options.timeouts };
+    this.#timeouts = timeoutsOf(options);
     this.#headers = headersOf(options, env);
     this.#connections = Array.from({ length }, () => new Connection(authority, session, times));
     this.#turns = inTurn(this.#connections);
@@ -207,16 +206,6 @@ function over(connection: Connection, begun: () => void): Transport {
     // Deltas are too small to gain from it.
     acceptCompression: [],
   });
-}
-
-function headersOf(options: ClientOptions, env: NodeJS.ProcessEnv): Headers {
-  const headers = new Headers(options.headers);
-  headers.set("user-agent", `trunkline-typescript/${VERSION}`);
-  const key = options.apiKey ?? setting(env, "TRUNKLINE_API_KEY");
-  if (key !== undefined) {
-    headers.set("authorization", `Bearer ${key}`);
-  }
-  return headers;
 }
 
 function* inTurn<T>(items: readonly T[]): Generator<T, never> {

@@ -1,6 +1,6 @@
 /** The rules of a stream, and the completion that its events add up to. */
 import { create } from "@bufbuild/protobuf";
-import { Code, StreamIncomplete, StreamViolation } from "./errors.js";
+import { Code, StreamIncomplete, StreamRuleBroken } from "./errors.js";
 import { GrowingPart } from "./part.js";
 import {
   type Choice,
@@ -41,7 +41,7 @@ export class Collector {
   #end: CompletionFinished | undefined;
   readonly #choices = new Map<number, GrowingChoice>();
 
-  /** Throws StreamViolation. */
+  /** Throws StreamRuleBroken. */
   add({ sequenceNumber, event }: StreamCompletionResponse): void {
     this.#sequence++;
     this.#require(sequenceNumber === this.#sequence, `has number ${sequenceNumber}`);
@@ -95,6 +95,7 @@ export class Collector {
         code: Code.Unavailable,
         retryable: true,
         requestId: this.#started?.completionId ?? "",
+        completion: this.snapshot(),
       });
     }
     return this.snapshot();
@@ -167,9 +168,10 @@ export class Collector {
 
   #require(holds: boolean, otherwise: string): asserts holds {
     if (!holds) {
-      throw new StreamViolation(`event ${this.#sequence} ${otherwise}`, {
+      throw new StreamRuleBroken(`event ${this.#sequence} ${otherwise}`, {
         code: Code.Internal,
         requestId: this.#started?.completionId ?? "",
+        completion: this.snapshot(),
       });
     }
   }

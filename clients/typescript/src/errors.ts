@@ -6,6 +6,7 @@ import {
   RequestInfoSchema,
   RetryInfoSchema,
 } from "./google/rpc/error_details_pb.js";
+import type { Completion } from "./trunkline/v1/completion_pb.js";
 import { type ErrorReason, type LlmErrorDetail, LlmErrorDetailSchema } from "./trunkline/v1/error_pb.js";
 
 export { Code };
@@ -13,7 +14,7 @@ export { Code };
 /** Name of an `ErrorReason`. */
 export type Reason = Exclude<keyof typeof ErrorReason, "UNSPECIFIED">;
 
-/** A field of the request that breaks the contract. */
+/** One thing that is wrong with a request or an answer. */
 export interface Violation {
   field: string;
   description: string;
@@ -26,15 +27,16 @@ interface Facts {
   retryAfterMs?: number | undefined;
   requestId?: string;
   violations?: Violation[];
-  info?: Record<string, string>;
+  metadata?: Record<string, string>;
   detail?: LlmErrorDetail | undefined;
-  metadata?: Headers;
+  headers?: Headers;
+  completion?: Completion;
   cause?: unknown;
 }
 
-/** A call that failed. The subclasses are the families; `reason` tells the members of a family apart. */
+/** A call that failed. Branch on the class or on `reason`; the message is for people. */
 export class TrunklineError extends Error {
-  /** gRPC status code. */
+  /** gRPC status. Unknown for a ParseError: the call itself was fine. */
   readonly code: Code;
   /** `ErrorReason` without its prefix. Empty if gRPC, a proxy or this client made the error. */
   readonly reason: string;
@@ -44,14 +46,16 @@ export class TrunklineError extends Error {
   readonly retryAfterMs: number | undefined;
   /** The gateway's id of the call, as `Completion.id`. Empty if the call was not admitted. */
   readonly requestId: string;
-  /** Every field that breaks the contract. */
+  /** Everything that is wrong with the request or, in a ParseError, with the answer. */
   readonly violations: readonly Violation[];
-  /** Facts about the reason, e.g. `maxInputTokens`. */
-  readonly info: Readonly<Record<string, string>>;
+  /** Facts about the reason, e.g. `maxInputTokens`: `ErrorInfo.metadata`. */
+  readonly metadata: Readonly<Record<string, string>>;
   /** Provider, attempts, usage and the like, where known. */
   readonly detail: LlmErrorDetail | undefined;
-  /** Headers or trailers that came with the error. */
-  readonly metadata: Headers;
+  /** Headers and trailers that came with the status. */
+  readonly headers: Headers;
+  /** What had arrived of a stream before it failed; of a ParseError, the whole answer. */
+  completion: Completion | undefined;
 
   constructor(message: string, facts: Facts) {
     super(message, { cause: facts.cause });
@@ -62,46 +66,61 @@ export class TrunklineError extends Error {
     this.retryAfterMs = facts.retryAfterMs;
     this.requestId = facts.requestId ?? "";
     this.violations = facts.violations ?? [];
-    this.info = facts.info ?? {};
+    this.metadata = facts.metadata ?? {};
     this.detail = facts.detail;
-    this.metadata = facts.metadata ?? new Headers();
+    this.headers = facts.headers ?? new Headers();
+    this.completion = facts.completion;
   }
 }
 
-/** The request is wrong, whatever the state of the world; `violations` says where. */
+/** The gateway does not accept the caller's key: missing, unknown or expired. */
+export class AuthenticationError extends TrunklineError {}
+/** The caller's key, or the gateway's at the provider, may not use this model or method. */
+export class PermissionDenied extends TrunklineError {}
+/** The request is wrong, whatever the state of the system; `violations` names every field. */
 export class InvalidRequest extends TrunklineError {}
 /** The prompt is longer than the model's context window. */
 export class ContextWindowExceeded extends InvalidRequest {}
 /** The provider's filter refused the prompt. */
 export class ContentFiltered extends InvalidRequest {}
-/** Too many calls, at the gateway or at the provider; `retryAfterMs` says when to come back. */
-export class RateLimited extends TrunklineError {}
-/** A budget, or the account at the provider, is used up: waiting a little does not help. */
-export class QuotaExhausted extends TrunklineError {}
-/** Another try may work: the provider, the gateway or the connection failed. */
-export class Unavailable extends TrunklineError {}
-/** Too much to do at the gateway or at the provider. */
-export class Overloaded extends Unavailable {}
-/** The gateway does not know the caller's key. */
-export class AuthenticationError extends TrunklineError {}
-/** The provider does not accept the credential that the gateway (or the caller, `info.credentialOwner`) gave it. */
-export class UpstreamAuthenticationError extends TrunklineError {}
-/** The key is known and may not do this. */
-export class PermissionDenied extends TrunklineError {}
-/** No such model, config or completion. */
+/** The request has more bytes than the gateway or the provider accepts. */
+export class RequestTooLarge extends InvalidRequest {}
+/** The target cannot do what was asked. */
+export class UnsupportedParameter extends InvalidRequest {}
+/** No such model, completion or resource. */
 export class NotFound extends TrunklineError {}
-/** Time ran out: the caller's deadline (empty `reason`), the gateway's limit or the provider's. */
-export class TimedOut extends TrunklineError {}
-/** The call was cancelled by its caller. */
-export class Cancelled extends TrunklineError {}
-/** The state of something stands against the call: a reused id, another version, a stream no longer kept. */
+/** Over a rate limit, the gateway's or the provider's; `retryAfterMs` says when to come back. */
+export class RateLimited extends TrunklineError {}
+/** The caller's budget at the gateway is spent. */
+export class BudgetExhausted extends TrunklineError {}
+/** The account at the provider is out of money or quota. */
+export class InsufficientCredits extends TrunklineError {}
+/** The provider refuses the credential; `metadata.credentialOwner` says whose. The caller's key is fine. */
+export class ProviderAuthenticationError extends TrunklineError {}
+/** The state of something changed meanwhile, or an id was used twice. */
 export class Conflict extends TrunklineError {}
-/** Someone must fix something: the gateway has a bug or the provider sent nonsense. */
+/** The provider or the gateway failed for now; another try may work. */
+export class Unavailable extends TrunklineError {}
+/** The provider or the gateway has too much to do. */
+export class Overloaded extends Unavailable {}
+/** No gateway answers at the address, or the connection to it broke. */
+export class Unreachable extends Unavailable {}
+/** Time ran out: the caller's deadline (`reason` is empty), the gateway's limit or the provider's. */
+export class TimedOut extends TrunklineError {}
+/** The call was cancelled. */
+export class Cancelled extends TrunklineError {}
+/** This server does not know the method. */
+export class Unimplemented extends TrunklineError {}
+/** A bug of the gateway, or an answer of the provider that cannot be read. */
 export class InternalError extends TrunklineError {}
-/** The stream broke the rules of its order. */
-export class StreamViolation extends InternalError {}
-/** The stream ended without `finished`: what came is not the whole answer. */
-export class StreamIncomplete extends Unavailable {}
+/** The stream ended without `finished`; `completion` holds what arrived. Never take it for an answer. */
+export class StreamIncomplete extends TrunklineError {}
+/** The stream broke the rules of the contract; `completion` holds what arrived before. */
+export class StreamRuleBroken extends TrunklineError {}
+/** The answer does not fit the type asked for; `violations` says where, and `completion` holds it. */
+export class ParseError extends TrunklineError {
+  declare completion: Completion;
+}
 
 type ErrorClass = new (message: string, facts: Facts) => TrunklineError;
 
@@ -110,14 +129,14 @@ export const FAMILIES: Readonly<Record<Reason, ErrorClass>> = {
   CALLER_UNAUTHENTICATED: AuthenticationError,
   CALLER_PERMISSION_DENIED: PermissionDenied,
   INVALID_REQUEST: InvalidRequest,
-  UNSUPPORTED_PARAMETER: InvalidRequest,
+  UNSUPPORTED_PARAMETER: UnsupportedParameter,
   MODEL_NOT_FOUND: NotFound,
   GATEWAY_RATE_LIMITED: RateLimited,
   GATEWAY_OVERLOADED: Overloaded,
-  BUDGET_EXHAUSTED: QuotaExhausted,
-  REQUEST_TOO_LARGE: InvalidRequest,
+  BUDGET_EXHAUSTED: BudgetExhausted,
+  REQUEST_TOO_LARGE: RequestTooLarge,
   REQUEST_ID_REUSED: Conflict,
-  RESUME_EXPIRED: Conflict,
+  RESUME_EXPIRED: NotFound,
   INTERNAL: InternalError,
   SHUTTING_DOWN: Unavailable,
   GATEWAY_TIMEOUT: TimedOut,
@@ -129,17 +148,17 @@ export const FAMILIES: Readonly<Record<Reason, ErrorClass>> = {
   LLM_RATE_LIMITED: RateLimited,
   LLM_BAD_REQUEST: InvalidRequest,
   LLM_CONTEXT_WINDOW_EXCEEDED: ContextWindowExceeded,
-  LLM_AUTHENTICATION: UpstreamAuthenticationError,
+  LLM_AUTHENTICATION: ProviderAuthenticationError,
   LLM_PERMISSION_DENIED: PermissionDenied,
   LLM_NOT_FOUND: NotFound,
   LLM_UNPROCESSABLE: InvalidRequest,
   LLM_SERVER_ERROR: Unavailable,
   LLM_OVERLOADED: Overloaded,
-  LLM_INSUFFICIENT_CREDITS: QuotaExhausted,
+  LLM_INSUFFICIENT_CREDITS: InsufficientCredits,
   LLM_CONTENT_FILTERED: ContentFiltered,
   LLM_EMPTY_RESPONSE: InternalError,
   LLM_INVALID_RESPONSE: InternalError,
-  LLM_REQUEST_TOO_LARGE: InvalidRequest,
+  LLM_REQUEST_TOO_LARGE: RequestTooLarge,
   LLM_CONFLICT: Conflict,
   LLM_UNKNOWN: InternalError,
 };
@@ -154,20 +173,21 @@ const BY_CODE: Readonly<Record<Code, ErrorClass>> = {
   [Code.AlreadyExists]: Conflict,
   [Code.PermissionDenied]: PermissionDenied,
   [Code.ResourceExhausted]: RateLimited,
-  [Code.FailedPrecondition]: Conflict,
+  [Code.FailedPrecondition]: TrunklineError,
   [Code.Aborted]: Conflict,
   [Code.OutOfRange]: InvalidRequest,
-  [Code.Unimplemented]: InvalidRequest,
+  [Code.Unimplemented]: Unimplemented,
   [Code.Internal]: InternalError,
   [Code.Unavailable]: Unavailable,
   [Code.DataLoss]: InternalError,
   [Code.Unauthenticated]: AuthenticationError,
 };
 
-/** gRPC says RESOURCE_EXHAUSTED of sizes too, and no waiting makes a message smaller. */
-const SIZES: readonly (readonly [RegExp, ErrorClass])[] = [
-  [/larger than/, InvalidRequest],
-  [/metadata size exceeds/, InternalError],
+/** gRPC itself says RESOURCE_EXHAUSTED of sizes too, and no waiting makes a message smaller. */
+const BY_TEXT: readonly (readonly [RegExp, ErrorClass])[] = [
+  [/larger than configured readMaxBytes|^CLIENT: .*larger than max|metadata size exceeds/, InternalError],
+  [/message larger than max/, RequestTooLarge],
+  [/Concurrent RPC limit exceeded/, Overloaded],
 ];
 
 /** Any failure of a call as one of ours. `signal` is the caller's own. */
@@ -189,18 +209,18 @@ function abandoned(signal: AbortSignal): TrunklineError {
     : new Cancelled("the caller cancelled the call", { code: Code.Canceled, cause });
 }
 
-const LOST_CONNECTION = /^(ERR_HTTP2_(?!STREAM_ERROR)|ERR_STREAM_|E[A-Z]+$)/;
+const LOST_CONNECTION = /^(ERR_HTTP2_(?!STREAM_ERROR)|ERR_STREAM_|ERR_SSL_|ERR_TLS_|E[A-Z]+$)/;
 const LOST_STREAM = /closed with error code (NGHTTP2_)?(CANCEL|REFUSED_STREAM)\b/;
 
 /** connect-node reports a lost connection as CANCELLED, ABORTED or INTERNAL; gRPC's word for it is UNAVAILABLE. */
-function connectionBroke(error: ConnectError): Unavailable | undefined {
+function connectionBroke(error: ConnectError): Unreachable | undefined {
   const { code } = (error.cause ?? {}) as NodeJS.ErrnoException;
   const lost = (typeof code === "string" && LOST_CONNECTION.test(code)) || LOST_STREAM.test(error.rawMessage);
   if (error.metadata.has("grpc-status") || !lost) {
     return undefined;
   }
   const message = error.code === Code.Unavailable ? error.rawMessage : `the connection broke: ${error.rawMessage}`;
-  return new Unavailable(message, { code: Code.Unavailable, retryable: true, cause: error });
+  return new Unreachable(message, { code: Code.Unavailable, retryable: true, cause: error });
 }
 
 function fromStatus(error: ConnectError): TrunklineError {
@@ -217,9 +237,9 @@ function fromStatus(error: ConnectError): TrunklineError {
     violations: error
       .findDetails(BadRequestSchema)
       .flatMap((bad) => bad.fieldViolations.map(({ field, description }) => ({ field, description }))),
-    info: info?.metadata ?? {},
+    metadata: info?.metadata ?? {},
     detail,
-    metadata: error.metadata,
+    headers: error.metadata,
     cause: error,
   });
 }
@@ -228,6 +248,9 @@ function family(reason: string, error: ConnectError): ErrorClass {
   if (Object.hasOwn(FAMILIES, reason)) {
     return FAMILIES[reason as Reason];
   }
-  const bySize = error.code === Code.ResourceExhausted && SIZES.find(([text]) => text.test(error.rawMessage));
-  return bySize ? bySize[1] : BY_CODE[error.code];
+  if (error.code === Code.Unavailable && reason === "") {
+    return Unreachable;
+  }
+  const byText = error.code === Code.ResourceExhausted && BY_TEXT.find(([text]) => text.test(error.rawMessage));
+  return byText ? byText[1] : BY_CODE[error.code];
 }

@@ -5,29 +5,34 @@ export type { CallSettings, ParseSettings, Prompt, StreamSettings } from "./clie
 export { Collector } from "./collector.js";
 export {
   AuthenticationError,
+  BudgetExhausted,
   Cancelled,
   Code,
   Conflict,
   ContentFiltered,
   ContextWindowExceeded,
+  InsufficientCredits,
   InternalError,
   InvalidRequest,
   NotFound,
   Overloaded,
+  ParseError,
   PermissionDenied,
-  QuotaExhausted,
+  ProviderAuthenticationError,
   RateLimited,
+  RequestTooLarge,
   StreamIncomplete,
-  StreamViolation,
+  StreamRuleBroken,
   TimedOut,
   TrunklineError,
   Unavailable,
-  UpstreamAuthenticationError,
+  Unimplemented,
+  Unreachable,
+  UnsupportedParameter,
 } from "./errors.js";
 export type { Reason, Violation } from "./errors.js";
 export * from "./messages.js";
 export type { ClientOptions, Timeouts, TlsOptions } from "./options.js";
-export { ParseError } from "./parse.js";
 export type { Parsed } from "./parse.js";
 export type { Schema } from "./schema.js";
 export { CompletionStream } from "./stream.js";

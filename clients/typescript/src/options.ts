@@ -1,5 +1,7 @@
 /** What a client can be told, with its defaults. */
 import type { SecureClientSessionOptions } from "node:http2";
+import { createSecureContext } from "node:tls";
+import { VERSION } from "./version.js";
 
 /** Certificates of a TLS connection, in PEM. Empty: the system's authorities, no client certificate. */
 export interface TlsOptions {
@@ -43,8 +45,8 @@ export interface ClientOptions {
   headers?: Metadata;
 }
 
-export const DEFAULT_ADDRESS = "127.0.0.1:50051";
-export const DEFAULT_TIMEOUTS: Timeouts = { unaryMs: 600_000, streamMs: 1_800_000, modelsMs: 30_000 };
+const DEFAULT_ADDRESS = "127.0.0.1:50051";
+const DEFAULT_TIMEOUTS: Timeouts = { unaryMs: 600_000, streamMs: 1_800_000, modelsMs: 30_000 };
 export const DEFAULT_CONNECTIONS = 2;
 
 /** Where to connect and how, read from the options and the environment. */
@@ -67,6 +69,9 @@ export function target(options: ClientOptions, env: NodeJS.ProcessEnv): Target {
   if (tls === false && scheme === "https") {
     throw new RangeError(`address ${JSON.stringify(address)}: https contradicts tls: false`);
   }
+  if (Number(port) > 65_535) {
+    throw new RangeError(`address ${JSON.stringify(address)}: there is no port ${port}`);
+  }
   const authority = new URL(`${tls === false ? "http" : "https"}://${host}:${port}`).origin;
   return { authority, session: typeof tls === "object" ? session(tls) : {} };
 }
@@ -75,11 +80,16 @@ function session({ serverName, ...pem }: TlsOptions): SecureClientSessionOptions
   if ((pem.cert === undefined) !== (pem.key === undefined)) {
     throw new RangeError("tls: cert and key belong together; one is missing");
   }
+  try {
+    createSecureContext(pem);
+  } catch (error) {
+    throw new RangeError(`tls: ${(error as Error).message}; expected certificates and a key in PEM`, { cause: error });
+  }
   return serverName === undefined ? pem : { ...pem, servername: serverName };
 }
 
 /** What an environment variable says; one that is empty says nothing. */
-export function setting(env: NodeJS.ProcessEnv, name: string): string | undefined {
+function setting(env: NodeJS.ProcessEnv, name: string): string | undefined {
   return env[name] === "" ? undefined : env[name];
 }
 
@@ -89,4 +99,29 @@ export function positive(name: string, value: number): number {
     throw new RangeError(`${name} ${value}: expected a whole number of at least 1`);
   }
   return value;
+}
+
+/** The client's own limits over the defaults. Throws a RangeError unless all are more than 0. */
+export function timeoutsOf({ timeouts }: ClientOptions): Timeouts {
+  const limits = { ...DEFAULT_TIMEOUTS, ...timeouts };
+  for (const [name, value] of Object.entries(limits)) {
+    if (!(value > 0)) {
+      throw new RangeError(`timeouts.${name} ${value}: expected more than 0 milliseconds`);
+    }
+  }
+  return limits;
+}
+
+/** Headers of every call. Throws a RangeError for a key that cannot be one; the key is not repeated. */
+export function headersOf(options: ClientOptions, env: NodeJS.ProcessEnv): Headers {
+  const headers = new Headers(options.headers);
+  headers.set("user-agent", `trunkline-typescript/${VERSION}`);
+  const key = options.apiKey ?? setting(env, "TRUNKLINE_API_KEY");
+  if (key !== undefined) {
+    if (!/^[\x21-\x7e]+$/.test(key)) {
+      throw new RangeError("apiKey: not a header value; expected printable ASCII without spaces");
+    }
+    headers.set("authorization", `Bearer ${key}`);
+  }
+  return headers;
 }

@@ -1,27 +1,14 @@
 /** Answers that fit a type. */
 import { type MessageInitShape } from "@bufbuild/protobuf";
+import { Code, ParseError, type Violation } from "./errors.js";
 import { refusalOf, textOf } from "./messages.js";
-import { type Issue, type Schema, jsonSchemaText, pathOf } from "./schema.js";
+import { type Schema, jsonSchemaText, pathOf } from "./schema.js";
 import { type Completion, FinishReason, type ResponseFormatSchema } from "./trunkline/v1/completion_pb.js";
 
 /** An answer as its type, and the completion it came in. */
 export interface Parsed<T> {
   value: T;
   completion: Completion;
-}
-
-/** The answer does not fit; the message says where and `completion` has all of it. */
-export class ParseError extends Error {
-  readonly completion: Completion;
-  /** What does not fit, by path in the answer. Empty if the answer is no JSON at all. */
-  readonly violations: readonly { path: string; message: string }[];
-
-  constructor(message: string, completion: Completion, issues: readonly Issue[] = [], cause?: unknown) {
-    super(message, { cause });
-    this.name = "ParseError";
-    this.completion = completion;
-    this.violations = issues.map((issue) => ({ path: pathOf(issue), message: issue.message }));
-  }
 }
 
 export function answerFormat(
@@ -36,8 +23,9 @@ export function answerFormat(
 export async function readAnswer<T>(completion: Completion, schema: Schema<T>): Promise<T> {
   const result = await schema["~standard"].validate(json(completion));
   if (result.issues !== undefined) {
-    const first = result.issues.map((issue) => `${pathOf(issue) || "the answer"}: ${issue.message}`).join("; ");
-    throw new ParseError(`the answer does not fit the schema: ${first}`, completion, result.issues);
+    const violations = result.issues.map((issue) => ({ field: pathOf(issue), description: issue.message }));
+    const all = violations.map(({ field, description }) => `${field || "the answer"}: ${description}`).join("; ");
+    throw misfit(`the answer does not fit the schema: ${all}`, completion, { violations });
   }
   return result.value;
 }
@@ -45,12 +33,20 @@ export async function readAnswer<T>(completion: Completion, schema: Schema<T>): 
 function json(completion: Completion): unknown {
   const refusal = refusalOf(completion);
   if (refusal !== undefined) {
-    throw new ParseError(`the model declined: ${refusal}`, completion);
+    throw misfit(`the model declined: ${refusal}`, completion);
   }
   try {
     return JSON.parse(textOf(completion));
   } catch (error) {
     const finish = FinishReason[completion.choices[0]?.finishReason ?? FinishReason.UNSPECIFIED];
-    throw new ParseError(`the answer is not JSON (it finished with ${finish})`, completion, [], error);
+    throw misfit(`the answer is not JSON (it finished with ${finish})`, completion, { cause: error });
   }
+}
+
+function misfit(
+  message: string,
+  completion: Completion,
+  facts: { violations?: Violation[]; cause?: unknown } = {},
+): ParseError {
+  return new ParseError(message, { code: Code.Unknown, requestId: completion.id, completion, ...facts });
 }

@@ -89,7 +89,7 @@ export class Attempts {
 
 /** What the server says of a retry: milliseconds to wait, "never", or nothing. An unreadable value means never. */
 export function pushbackOf(error: TrunklineError): number | "never" | undefined {
-  const value = error.metadata.get("grpc-retry-pushback-ms");
+  const value = error.headers.get("grpc-retry-pushback-ms");
   if (value === null) {
     return undefined;
   }

@@ -1,5 +1,6 @@
 /** A completion as it is made. */
 import { Collector } from "./collector.js";
+import { TrunklineError } from "./errors.js";
 import type { Completion } from "./trunkline/v1/completion_pb.js";
 import type { StreamCompletionResponse } from "./trunkline/v1/completion_service_pb.js";
 
@@ -22,9 +23,16 @@ export class CompletionStream implements AsyncIterable<StreamCompletionResponse>
       throw new TypeError("a stream is read once; this one was");
     }
     this.#read = true;
-    for await (const event of this.#open()) {
-      this.#collector.add(event);
-      yield event;
+    try {
+      for await (const event of this.#open()) {
+        this.#collector.add(event);
+        yield event;
+      }
+    } catch (error) {
+      if (error instanceof TrunklineError) {
+        error.completion ??= this.snapshot();
+      }
+      throw error;
     }
     this.#collector.completion();
   }

@@ -1,7 +1,17 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createClient } from "@connectrpc/connect";
-import { Cancelled, Code, InternalError, InvalidRequest, TimedOut, VERSION, textOf, user } from "../src/index.js";
+import {
+  Cancelled,
+  Code,
+  InternalError,
+  RequestTooLarge,
+  TimedOut,
+  Unimplemented,
+  VERSION,
+  textOf,
+  user,
+} from "../src/index.js";
 import { type CreateCompletionRequest, FinishReason, ModelService } from "../src/v1.js";
 import { duration, failure, numbered, toArray, withGateway } from "./gateway.js";
 
@@ -180,7 +190,7 @@ test("a request above the server's limit is the request's fault", async () => {
     const large = { ...prompt, messages: [user("x".repeat(5 << 20))] };
     const error = await failure(gateway.client().complete(large));
 
-    assert.ok(error instanceof InvalidRequest);
+    assert.ok(error instanceof RequestTooLarge);
     assert.equal(error.code, Code.ResourceExhausted);
   });
 });
@@ -219,11 +229,11 @@ test("stubs of any service work over the client's channel", async () => {
   });
 });
 
-test("a method that the server does not know is an error of the request", async () => {
+test("a method that the server does not know says so", async () => {
   await withGateway({}, async (gateway) => {
     const error = await failure(gateway.client().cancel("cmpl_1"));
 
-    assert.ok(error instanceof InvalidRequest);
+    assert.ok(error instanceof Unimplemented);
     assert.equal(error.code, Code.Unimplemented);
   });
 });

@@ -73,7 +73,7 @@ test("a context window that is too small says how large it is", async () => {
 
   assert.ok(error instanceof client.ContextWindowExceeded);
   assert.ok(error instanceof client.InvalidRequest);
-  assert.deepEqual(error.info, { maxInputTokens: "8192" });
+  assert.deepEqual(error.metadata, { maxInputTokens: "8192" });
 });
 
 const FAMILY_OF = {
@@ -81,15 +81,15 @@ const FAMILY_OF = {
   CALLER_PERMISSION_DENIED: [grpc.status.PERMISSION_DENIED, client.PermissionDenied],
   MODEL_NOT_FOUND: [grpc.status.NOT_FOUND, client.NotFound],
   GATEWAY_OVERLOADED: [grpc.status.UNAVAILABLE, client.Overloaded],
-  BUDGET_EXHAUSTED: [grpc.status.RESOURCE_EXHAUSTED, client.QuotaExhausted],
+  BUDGET_EXHAUSTED: [grpc.status.RESOURCE_EXHAUSTED, client.BudgetExhausted],
   REQUEST_ID_REUSED: [grpc.status.ALREADY_EXISTS, client.Conflict],
   INTERNAL: [grpc.status.INTERNAL, client.InternalError],
   SHUTTING_DOWN: [grpc.status.UNAVAILABLE, client.Unavailable],
   GATEWAY_TIMEOUT: [grpc.status.DEADLINE_EXCEEDED, client.TimedOut],
   CANCELLED: [grpc.status.CANCELLED, client.Cancelled],
-  LLM_AUTHENTICATION: [grpc.status.FAILED_PRECONDITION, client.UpstreamAuthenticationError],
+  LLM_AUTHENTICATION: [grpc.status.FAILED_PRECONDITION, client.ProviderAuthenticationError],
   LLM_CONTENT_FILTERED: [grpc.status.INVALID_ARGUMENT, client.ContentFiltered],
-  LLM_INSUFFICIENT_CREDITS: [grpc.status.FAILED_PRECONDITION, client.QuotaExhausted],
+  LLM_INSUFFICIENT_CREDITS: [grpc.status.FAILED_PRECONDITION, client.InsufficientCredits],
   LLM_UNKNOWN: [grpc.status.INTERNAL, client.InternalError],
 } as const;
 for (const [reason, [code, family]] of Object.entries(FAMILY_OF)) {
@@ -109,13 +109,16 @@ test("every reason of the contract has a family", () => {
 });
 
 const WITHOUT_DETAILS = [
-  [grpc.status.UNAVAILABLE, "Cancelling all calls", client.Unavailable, true],
-  [grpc.status.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!", client.RateLimited, false],
-  [grpc.status.RESOURCE_EXHAUSTED, "SERVER: Received message larger than max (9 vs. 4)", client.InvalidRequest, false],
+  [grpc.status.UNAVAILABLE, "Cancelling all calls", client.Unreachable, true],
+  [grpc.status.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!", client.Overloaded, false],
+  [grpc.status.RESOURCE_EXHAUSTED, "SERVER: Received message larger than max (9 vs. 4)", client.RequestTooLarge, false],
+  [grpc.status.RESOURCE_EXHAUSTED, "CLIENT: Received message larger than max", client.InternalError, false],
+  [grpc.status.RESOURCE_EXHAUSTED, "rate limited by the mesh", client.RateLimited, false],
+  [grpc.status.FAILED_PRECONDITION, "not now", client.TrunklineError, false],
   [grpc.status.RESOURCE_EXHAUSTED, "received metadata size exceeds soft limit", client.InternalError, false],
   [grpc.status.DEADLINE_EXCEEDED, "Deadline Exceeded", client.TimedOut, false],
   [grpc.status.UNKNOWN, "Stream removed", client.InternalError, false],
-  [grpc.status.UNIMPLEMENTED, "Method not found!", client.InvalidRequest, false],
+  [grpc.status.UNIMPLEMENTED, "Method not found!", client.Unimplemented, false],
   [grpc.status.UNAUTHENTICATED, "RBAC: access denied", client.AuthenticationError, false],
 ] as const;
 for (const [code, message, family, retryable] of WITHOUT_DETAILS) {
@@ -129,6 +132,12 @@ for (const [code, message, family, retryable] of WITHOUT_DETAILS) {
     assert.equal(error.message, message);
   });
 }
+
+test("a gateway that is newer than this version was reached all the same", async () => {
+  const error = await errorOf(new Refusal(grpc.status.UNAVAILABLE, "eclipse", { reason: "SOLAR_ECLIPSE" }));
+
+  assert.equal(error.constructor, client.Unavailable);
+});
 
 test("a reason that this version does not know keeps its name and goes by its code", async () => {
   const error = await errorOf(new Refusal(grpc.status.NOT_FOUND, "no such galaxy", { reason: "GALAXY_NOT_FOUND" }));
@@ -146,17 +155,17 @@ test("a reason of someone else's domain is not ours", async () => {
 });
 
 const FROM_THE_TRANSPORT = [
-  [new ConnectError("http/2 stream closed with error code CANCEL (0x8)", ConnectCode.Canceled), client.Unavailable],
+  [new ConnectError("http/2 stream closed with error code CANCEL (0x8)", ConnectCode.Canceled), client.Unreachable],
   [
     new ConnectError("http/2 stream closed with error code REFUSED_STREAM (0x7)", ConnectCode.Unavailable),
-    client.Unavailable,
+    client.Unreachable,
   ],
   [
     new ConnectError("http/2 stream closed with error code PROTOCOL_ERROR (0x1)", ConnectCode.Internal),
     client.InternalError,
   ],
-  [withCause("read ECONNRESET", "ECONNRESET", ConnectCode.Aborted), client.Unavailable],
-  [withCause("Session closed", "ERR_HTTP2_SESSION_ERROR", ConnectCode.Internal), client.Unavailable],
+  [withCause("read ECONNRESET", "ECONNRESET", ConnectCode.Aborted), client.Unreachable],
+  [withCause("Session closed", "ERR_HTTP2_SESSION_ERROR", ConnectCode.Internal), client.Unreachable],
   [withCause("x: NGHTTP2_INTERNAL_ERROR", "ERR_HTTP2_STREAM_ERROR", ConnectCode.Internal), client.InternalError],
   [new TypeError("a bug"), client.InternalError],
 ] as const;
@@ -165,6 +174,17 @@ for (const [failed, family] of FROM_THE_TRANSPORT) {
     assert.equal(toTrunklineError(failed).constructor, family);
   });
 }
+
+test("an answer above the client's limit is the gateway's fault", () => {
+  const error = toTrunklineError(
+    new ConnectError(
+      "message size 67108865 is larger than configured readMaxBytes 67108864",
+      ConnectCode.ResourceExhausted,
+    ),
+  );
+
+  assert.ok(error instanceof client.InternalError);
+});
 
 test("an error is mapped once", () => {
   const error = toTrunklineError(new ConnectError("x", ConnectCode.NotFound));

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create, equals } from "@bufbuild/protobuf";
 import * as grpc from "@grpc/grpc-js";
-import { Collector, StreamIncomplete, StreamViolation, Unavailable, user } from "../src/index.js";
+import { Code, Collector, StreamIncomplete, StreamRuleBroken, Unavailable, user } from "../src/index.js";
 import {
   CompletionSchema,
   FinishReason,
@@ -253,7 +253,7 @@ for (const [what, [events, message]] of Object.entries(VIOLATIONS)) {
   test(`${what} is a violation`, async () => {
     const error = await failure(collect(events));
 
-    assert.ok(error instanceof StreamViolation);
+    assert.ok(error instanceof StreamRuleBroken);
     assert.match(error.message, message);
   });
 }
@@ -269,7 +269,7 @@ for (const [what, number] of Object.entries({ gap: 3, repetition: 1 })) {
     await withGateway({ stream }, async (gateway) => {
       const error = await failure(gateway.client().stream(prompt).collect());
 
-      assert.ok(error instanceof StreamViolation);
+      assert.ok(error instanceof StreamRuleBroken);
       assert.equal(error.requestId, "cmpl_1");
       await gateway.calls[0]?.cancelled;
     });
@@ -282,7 +282,8 @@ for (let length = 0; length < whole.length; length++) {
       const error = await failure(gateway.client().stream(prompt).collect());
 
       assert.ok(error instanceof StreamIncomplete);
-      assert.ok(error instanceof Unavailable);
+      assert.equal(error.code, Code.Unavailable);
+      assert.equal(error.completion?.id, length === 0 ? "" : "cmpl_1");
     });
   });
 }
@@ -387,7 +388,8 @@ test("an error in the middle leaves what came before it", async () => {
 
     assert.ok(error instanceof Unavailable);
     assert.equal(error.detail?.lastSequenceNumber, 5);
-    assert.deepEqual(stream.snapshot().choices[0]?.message?.parts[0]?.kind.value, {
+    assert.deepEqual(error.completion, stream.snapshot());
+    assert.deepEqual(error.completion.choices[0]?.message?.parts[0]?.kind.value, {
       $typeName: "trunkline.v1.Text",
       text: "One two",
       citations: [],
