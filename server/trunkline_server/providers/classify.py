@@ -207,8 +207,9 @@ def _normal(word: str) -> str:
 
 
 _TRY_AGAIN = re.compile(
-    r"(?:try again|retry|wait|again)\D{0,24}?\b(?:in|after|for|least)?\s*"
-    r"(?:(\d+)\s*h(?:ours?)?)?\s*(?:(\d+)\s*m(?:in(?:ute)?s?)?(?![a-z]))?\s*(?:(\d+(?:\.\d+)?)\s*(ms|milliseconds?|s\b|sec(?:ond)?s?))?",
+    r"(?:try again|retry|wait)\b[^.\d]{0,24}(?=\d)"
+    r"(?:(\d+)\s*h(?:ours?)?(?![a-z])\s*)?(?:(\d+)\s*m(?:in(?:ute)?s?)?(?![a-z])\s*)?"
+    r"(?:(\d+(?:\.\d+)?)\s*(ms|milliseconds?|s|sec(?:ond)?s?)(?![a-z]))?",
     re.IGNORECASE,
 )
 _REQUESTED = re.compile(

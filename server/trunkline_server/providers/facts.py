@@ -64,6 +64,8 @@ def _read(value: Any, facts: Facts, depth: int) -> None:
         if isinstance(inside, dict) or (isinstance(inside, list) and any(isinstance(item, dict) for item in inside)):
             _own(value, facts, around=True)
             _read(inside, facts, depth + 1)
+            if not facts.message:
+                facts.message = _word(value.get("message"))
             return
     _own(value, facts)
     for name in _MESSAGES:

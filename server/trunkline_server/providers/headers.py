@@ -83,7 +83,7 @@ def rate_limits(headers: Mapping[str, str], *, now: float | None = None) -> list
 def _reset(text: str, now: float) -> float | None:
     """Seconds until a reset: "6m0s", seconds, Unix time in (milli)seconds or a date. None if it is past."""
     number = number_of(text)
-    if number is None and re.fullmatch(r"\d{13}", text):
+    if number is None and re.fullmatch(r"\d{10,14}", text):
         number = float(text)
     if number is not None:
         if number < 1e8:
