@@ -16,7 +16,7 @@ _START, _ANSWER = 60.0, 120.0
 
 
 def beside(host: str, port: int, model: str, serve: Callable[[], int]) -> int:
-    """Serves, and meanwhile asks `model` once over gRPC and prints the answer as it streams. Returns serve's exit code."""
+    """Serves, meanwhile asks `model` once over gRPC and prints the answer as it streams. Returns serve's exit code."""
     threading.Thread(target=_show, args=(host, port, model), name="demonstration", daemon=True).start()
     return serve()
 

@@ -119,4 +119,5 @@ def _usage(completion: completion_pb2.Completion) -> dict[str, int | None] | Non
     usage = completion.usage
     if not completion.HasField("usage"):
         return None
-    return {name: getattr(usage, field) if usage.HasField(field) else None for name, field in _COUNTS.items()}
+    reported = {field.name for field, _ in usage.ListFields()}
+    return {name: getattr(usage, field) if field in reported else None for name, field in _COUNTS.items()}

@@ -7,7 +7,7 @@ import lzma
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +55,14 @@ def read(corpus: Path, family: str) -> Iterator[Recording]:
         path = corpus / "recordings" / name
         if not path.exists():
             continue
-        opened = lzma.open(path, "rt", encoding="utf8") if path.suffix == ".xz" else path.open(encoding="utf8")
-        with opened as lines:
+        with _opened(path) as lines:
             for line in lines:
                 if line.strip():
                     yield _recording(json.loads(line), family)
+
+
+def _opened(path: Path) -> IO[str]:
+    return lzma.open(path, "rt", encoding="utf8") if path.suffix == ".xz" else path.open(encoding="utf8")
 
 
 def _recording(row: dict[str, Any], family: str) -> Recording:

@@ -56,11 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         began = time.monotonic()
         written, simplified = _run(folder, tools, served, out, Path(scratch))
         seconds = time.monotonic() - began
-        print(f"called: {written} recordings of {len(served)} families in {seconds:.0f} s")
-        print(f"asked in few words, because their own request is none of the contract's: {simplified}")
+        _say(f"called: {written} recordings of {len(served)} families in {seconds:.0f} s")
+        _say(f"asked in few words, because their own request is none of the contract's: {simplified}")
         for family, count in sorted(unserved.items()):
             if count:
-                print(f"not served yet, counts as wrong: {family} ({count})")
+                _say(f"not served yet, counts as wrong: {family} ({count})")
         return _score(folder, tools, chosen, out, options.min)
 
 
@@ -92,16 +92,18 @@ def _run(folder: Path, tools: Path, served: dict[str, str], out: Path, scratch: 
     serve = [sys.executable, "-m", "trunkline_server", "serve", "--config", str(config)]
     with _running(replay, environment) as first, _running(serve, environment) as second:
         _answers_http(f"http://127.0.0.1:{replay_port}/_health", first)
-        return asyncio.run(_call_all(recordings, listings, f"127.0.0.1:{port}", out, second))
+        lines, simplified = asyncio.run(_call_all(recordings, listings, f"127.0.0.1:{port}", second))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("".join(lines))
+    return len(lines), simplified
 
 
 async def _call_all(
     recordings: list[tuple[Recording, str]],
     listings: dict[str, str],
     address: str,
-    out: Path,
     server: subprocess.Popen[bytes],
-) -> tuple[int, int]:
+) -> tuple[list[str], int]:
     options = [("grpc.max_receive_message_length", 256 * 1024 * 1024), ("grpc.max_send_message_length", -1)]
     async with grpc.aio.insecure_channel(address, options=options) as channel:
         await asyncio.wait_for(channel.channel_ready(), START)
@@ -120,16 +122,19 @@ async def _call_all(
         if server.poll() is not None:
             raise RuntimeError(f"the server ended with {server.returncode}")
     for family, count in sorted(broken.items()):
-        print(f"faults of the gateway itself: {family} ({count})")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text("".join(lines))
-    return len(lines), caller.simplified
+        _say(f"faults of the gateway itself: {family} ({count})")
+    return lines, caller.simplified
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def _score(folder: Path, tools: Path, families: Sequence[str], out: Path, least: float) -> int:
     expected = folder / "expected.jsonl.xz"
     if not expected.exists() or not (tools / "score.py").exists():
-        print(f"not scored: there is no {expected if not expected.exists() else tools / 'score.py'}")
+        _say(f"not scored: there is no {expected if not expected.exists() else tools / 'score.py'}")
         return 0
     command = [sys.executable, str(tools / "score.py"), str(expected), str(out)]
     sys.stdout.flush()

@@ -18,7 +18,7 @@ _KINDS = {
     "voyage": "openai",
 }
 
-#: Wires that the gateway speaks, by the second part of a family's name: the dialect, and the kind that overrides the first.
+#: Wires that the gateway speaks, by the second part of a family's name, and the kind that overrides the first part.
 _WIRES: dict[str, str | None] = {
     "chat": None,
     "openai-chat": None,

@@ -137,7 +137,7 @@ class Embedded:
 
     def _spawn(self) -> None:
         Path(self.endpoint.uds).unlink(missing_ok=True)
-        # The key goes by the environment, where no list of processes shows it. The pipe on standard input tells the runner
+        # The key goes by the environment, where no list of processes shows it. The pipe on standard input tells it
         # that this process is gone, however it went; a session of its own keeps Ctrl-C away from it while calls drain.
         command = [sys.executable, "-m", "trunkline_server.embedded.runner", f"--socket={self.endpoint.uds}"]
         with (self._folder / "log").open("wb") as log:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pydantic_core
+
+#: A number that the text ends in may go on: 12 may be the beginning of 1234.
+_NUMBER_AT_END = re.compile(r"(?:-?\d[\d.eE+-]*|-)$")
 
 
 def parsed(text: str) -> dict[str, object] | None:
@@ -17,10 +21,10 @@ def parsed(text: str) -> dict[str, object] | None:
 
 
 def completed(text: str) -> str | None:
-    """A copy of a cut-off JSON object that parses: its complete members, closed. None if nothing was cut off.
+    """A copy of a cut-off JSON object that parses: its complete members, closed. None if nothing is cut off.
 
-    A value that may have been cut (a number or word at the very end) is left out; a string at the end is left out too, as
-    half a value is no value. None as well for a text that is no beginning of an object.
+    A value that may have been cut (a number or word at the very end) is left out; a string at the end is left out too,
+    as half a value is no value. None as well for a text that is no beginning of an object.
     """
     stripped = text.strip()
     if not stripped.startswith("{"):
@@ -29,19 +33,20 @@ def completed(text: str) -> str | None:
         json.loads(stripped)
     except RecursionError:
         return None
-    except ValueError:
-        pass
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            return None
     else:
         return None
     try:
-        value = pydantic_core.from_json(stripped, allow_partial=True, allow_inf_nan=False)
+        value = pydantic_core.from_json(_NUMBER_AT_END.sub("", stripped), allow_partial=True, allow_inf_nan=False)
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except ValueError:
         return None
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) if isinstance(value, dict) else None
 
 
 def without_argument(text: str, name: str) -> tuple[str, str | None]:
-    """Takes one member out of the arguments. Returns the arguments and what the member said, None if it is not there."""
+    """Takes one member out of the arguments. Returns the rest and what the member said, None if it is not there."""
     value = parsed(text)
     if value is None or name not in value:
         return text, None

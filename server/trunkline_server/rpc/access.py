@@ -16,8 +16,8 @@ ANONYMOUS = "anonymous"
 class Callers:
     """Knows callers by their key. Holds digests only.
 
-    Without keys everybody is let in, as the name in the client certificate or as `anonymous`: the server then listens on
-    loopback only, or wants client certificates.
+    Without keys everybody is let in, as the name in the client certificate or as `anonymous`: the server then listens
+    on loopback only, or wants client certificates.
     """
 
     def __init__(self, keys: Mapping[str, str]) -> None:
@@ -34,7 +34,7 @@ class Callers:
         key = key.strip()
         if not key:
             raise CallerUnauthenticated(
-                "no API key: send metadata `authorization: Bearer KEY` with one of the server's configured callers' keys"
+                "no API key: send metadata `authorization: Bearer KEY` with the key of one of the configured callers"
             )
         digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
         found = ""

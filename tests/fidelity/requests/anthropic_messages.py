@@ -32,7 +32,7 @@ _MODES = {
 
 
 def spec_from(request: Mapping[str, Any]) -> completion_pb2.CompletionSpec:
-    """All of the request that the contract has words for. Raises ValueError, TypeError or KeyError for a strange one."""
+    """All of the request that the contract has words for. A strange one raises ValueError, TypeError or KeyError."""
     spec = completion_pb2.CompletionSpec()
     system = request.get("system")
     if system:

@@ -54,7 +54,7 @@ _PARAMS: dict[str, tuple[str, type | tuple[type, ...]]] = {
 
 
 def spec_from(request: Mapping[str, Any]) -> completion_pb2.CompletionSpec:
-    """All of the request that the contract has words for. Raises ValueError, TypeError or KeyError for a strange one."""
+    """All of the request that the contract has words for. A strange one raises ValueError, TypeError or KeyError."""
     spec = completion_pb2.CompletionSpec()
     for message in request["messages"]:
         _message(message, spec.messages.add())
