@@ -7,14 +7,18 @@ BIN     := $(VENV)/bin
 CODEGEN := .venv-codegen
 ENVS    := $(VENV) $(CODEGEN) .venv-lock
 TS      := clients/typescript
-NODE    := $(TS)/node_modules/.package-lock.json
+EX_TS   := examples/typescript
 PIP     := -m pip --disable-pip-version-check --quiet --no-input install --require-hashes
+# What npm writes last says that its packages are there.
+INSTALLED := node_modules/.package-lock.json
+NODE_DIRS := $(TS) $(EX_TS)
+NODE    := $(TS)/$(INSTALLED)
 RPC     := $(TS)/src/google/rpc/error_details_pb.ts
 
 # Go and Node are optional: what needs them is skipped by name where they are missing.
 HAVE_go         := $(and $(shell command -v go),$(shell command -v gofmt))
 HAVE_typescript := $(and $(shell command -v node),$(shell command -v npm))
-TS_READY        := $(if $(HAVE_typescript),$(NODE) $(RPC))
+TS_READY        := $(if $(HAVE_typescript),$(NODE_DIRS:%=%/$(INSTALLED)) $(RPC))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -59,10 +63,10 @@ $(CODEGEN)/.stamp .venv-lock/.stamp: .venv-%/.stamp: requirements/%.txt | .venv-
 	@.venv-$*/bin/python $(PIP) -r $<
 	@touch $@
 
-$(NODE): $(TS)/package.json $(TS)/package-lock.json
+$(NODE_DIRS:%=%/$(INSTALLED)): %/$(INSTALLED): %/package.json %/package-lock.json
 	@command -v npm >/dev/null || { echo "trunkline: npm not found; Node 20 or newer is needed" >&2; exit 1; }
-	@echo "installing the TypeScript client's dependencies"
-	@cd $(TS) && npm ci --silent --no-fund --no-audit
+	@echo "installing the packages of $*"
+	@cd $* && npm ci --silent --no-fund --no-audit
 	@touch $@
 
 # ---------------------------------------------------------------------------------------------------- generated code
@@ -157,7 +161,8 @@ lint-typescript: $(TS_READY)
 types: $(VENV)/.dev $(TS_READY) ## check the types: mypy --strict and tsc
 	@$(BIN)/mypy $(PY) clients/python/trunkline
 	@MYPYPATH=clients/python/tests $(BIN)/mypy --cache-dir .mypy_cache/client clients/python/tests
-	@$(call needs,typescript,node) cd $(TS) && npm run --silent types
+	@$(call needs,typescript,node) (cd $(TS) && npm run --silent build) \
+	  && cd $(EX_TS) && node_modules/.bin/tsc --noEmit
 
 format: $(VENV)/.dev $(TS_READY) ## rewrite to the project's style
 	@$(BIN)/ruff check --quiet --fix-only .
@@ -196,13 +201,13 @@ lock: .venv-lock/.stamp ## take the newest versions into the locks, with hashes 
 	@$(COMPILE) --group codegen -o requirements/codegen.txt
 	@$(COMPILE) --group local --no-deps -o requirements/local.txt
 	@$(COMPILE) --group lock -o requirements/lock.txt
-	@$(if $(HAVE_typescript),cd $(TS) && npm update --package-lock-only --silent \
-	  && sed -i.bak '/^ *"resolved": /d' package-lock.json && rm package-lock.json.bak)
+	@$(if $(HAVE_typescript),for dir in $(NODE_DIRS); do (cd $$dir && npm update --package-lock-only --silent \
+	  && sed -i.bak '/^ *"resolved": "http/d' package-lock.json && rm package-lock.json.bak) || exit 1; done)
 
 hooks: $(VENV)/.dev ## check style before every commit
 	@$(BIN)/pre-commit install
 
 clean: ## remove all that make made
 	@rm -rf .venv* .build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis \
-	  $(TS)/node_modules $(TS)/dist $(TS)/src/google
+	  $(NODE_DIRS:%=%/node_modules) $(NODE_DIRS:%=%/dist) $(TS)/src/google
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

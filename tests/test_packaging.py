@@ -68,12 +68,14 @@ def test_the_servers_lock_satisfies_what_a_package_declares(name: str):
             assert requirement.specifier.contains(pinned[requirement.name], prereleases=True), requirement
 
 
-def test_the_node_lock_names_no_address_of_a_package():
-    packages = json.loads((ROOT / "clients/typescript/package-lock.json").read_text())["packages"]
+@pytest.mark.parametrize("lock", ["clients/typescript", "examples/typescript"])
+def test_a_node_lock_hashes_everything_and_names_no_address(lock: str):
+    packages = json.loads((ROOT / lock / "package-lock.json").read_text())["packages"]
+    installed = {path: entry for path, entry in packages.items() if "node_modules/" in path and not entry.get("link")}
 
-    assert len(packages) > 1
-    assert not [name for name, package in packages.items() if "resolved" in package]
-    assert not [name for name, package in packages.items() if name and "integrity" not in package]
+    assert installed
+    assert not [path for path, entry in packages.items() if "://" in entry.get("resolved", "")]
+    assert not [path for path, entry in installed.items() if "integrity" not in entry]
 
 
 def test_no_lock_brings_a_peer_along():
