@@ -25,6 +25,7 @@ from trunkline_server.errors import (
     LLMTimeoutError,
     Violation,
 )
+from trunkline_server.providers.auth import Authorizer
 from trunkline_server.providers.base import UpstreamRequest
 from trunkline_server.providers.http_transport import AiohttpTransport
 
@@ -91,7 +92,8 @@ class StreamReply:
 class Upstream:
     """One endpoint with one credential: a bounded pool of connections, closed by its owner.
 
-    Raises LLMConnectionError, LLMTimeoutError and LLMInvalidResponseError, and InvalidRequest for extra headers that
+    The credential is among the headers, or an `authorizer` makes it for each request. Raises LLMConnectionError,
+    LLMTimeoutError and LLMInvalidResponseError, what the authorizer raises, and InvalidRequest for extra headers that
     HTTP does not allow. Cancelling a call closes its socket at once. HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY,
     SSL_CERT_FILE and SSL_CERT_DIR are honoured. Raises ValueError for settings that cannot work.
     """
@@ -106,6 +108,7 @@ class Upstream:
         ca_file: str | None = None,
         uds: str | None = None,
         max_body_bytes: int = MAX_BODY_BYTES,
+        authorizer: Authorizer | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         url = _base(base_url)
@@ -126,6 +129,7 @@ class Upstream:
         self._timeouts = timeouts
         self._extensions = {"timeout": {"connect": timeouts.connect, "read": timeouts.idle}}
         self._max_body_bytes = max_body_bytes
+        self._authorizer = authorizer
         if transport is None:
             proxy = None if uds else proxy_from_environment(url)
             secure = url.scheme == "https" or (proxy or "").startswith("https:")
@@ -142,7 +146,7 @@ class Upstream:
         http_request = self._request(request, extra_headers)
         try:
             async with asyncio.timeout(self._timeouts.total):
-                response = await self._respond(http_request)
+                response = await self._respond(http_request, request.body)
                 try:
                     body = await self.read(response)
                 finally:
@@ -160,7 +164,7 @@ class Upstream:
         timer = asyncio.timeout(self._timeouts.total)
         try:
             async with timer:
-                response = await self._respond(http_request)
+                response = await self._respond(http_request, request.body)
                 try:
                     yield StreamReply(self, response)
                 finally:
@@ -217,7 +221,10 @@ class Upstream:
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
-    async def _respond(self, request: httpx.Request) -> httpx.Response:
+    async def _respond(self, request: httpx.Request, body: bytes) -> httpx.Response:
+        if self._authorizer is not None:
+            url = str(request.url)
+            request.headers.update(await self._authorizer.authorize(request.method, url, request.headers, body))
         try:
             return await self._transport.handle_async_request(request)
         except httpx.HTTPError as exc:
