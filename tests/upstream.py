@@ -148,6 +148,8 @@ class _Connection(asyncio.Protocol):
         if self.closed.is_set() or self.transport.is_closing():
             raise ConnectionResetError
         self.transport.write(data)
+        # Others get their turn even if the buffer never fills.
+        await asyncio.sleep(0)
         await self._writable.wait()
         if self.closed.is_set():
             raise ConnectionResetError

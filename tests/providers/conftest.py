@@ -67,8 +67,8 @@ class Server:
         self._tasks.add(task)
         try:
             await self._script(Peer(reader, writer))
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client has left
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client has left, or the test is over
         except Exception as exc:
             self.failures.append(exc)
             raise

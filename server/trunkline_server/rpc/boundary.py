@@ -172,7 +172,7 @@ class Boundary:
                 code, reason = ended.code.name, ended.reason
             telemetry.ended(call, code, reason, size)
         if ended is not None:
-            await context.abort(ended.code, ended.message, ended.trailers)
+            await _abort(context, ended)
 
     def _enter(self, call: Call, context: Context) -> None:
         """Identity, request id, deadline, admission. Raises GatewayError."""
@@ -234,3 +234,13 @@ class Boundary:
             ),
             self._redactor,
         )
+
+
+async def _abort(context: Context, ended: Failure) -> None:
+    """Ends the call with a status. One whose caller has left meanwhile is over already, which is no error."""
+    try:
+        await context.abort(ended.code, ended.message, ended.trailers)
+    except grpc.aio.AbortError:
+        raise
+    except Exception as error:
+        raise asyncio.CancelledError from error

@@ -43,9 +43,15 @@ class EventWriter:
             await asyncio.wait({self._beat}, timeout=1.0)
 
     async def _send(self, event: StreamEvent) -> None:
-        event.sequence_number = self._call.sequence + 1
-        await self._context.write(event.SerializeToString())
+        # Counted before it is written: what gRPC has taken arrives, even if this task is ended while it waits.
         self._call.sequence += 1
+        event.sequence_number = self._call.sequence
+        try:
+            await self._context.write(event.SerializeToString())
+        except Exception as error:
+            # Bytes can always be written, except to a caller who has left; gRPC has several private exceptions for it,
+            # and may tell of it before it cancels the call.
+            raise asyncio.CancelledError from error
         self._written_at = self._loop.time()
 
     def _started(self) -> StreamEvent:
@@ -68,7 +74,7 @@ class EventWriter:
             event = StreamEvent()
             event.heartbeat.SetInParent()
             await self._send(event)
-        except Exception:  # noqa: BLE001  # the stream is over; its own task learns that by itself
-            return
+        except asyncio.CancelledError:
+            return  # the stream is over; its own task learns that by itself
         finally:
             self._beat = None
