@@ -11,12 +11,15 @@ from trunkline_server.providers.row import ModelRule, Row
 
 def _can(params: str, quirks: Quirks | None = None, **others: Any) -> Capabilities:
     """Capabilities of a row: its parameters beyond those that all take, its quirks, and what differs else."""
-    named = {"documents": False, **others}
-    return Capabilities(
-        params=frozenset((_CORE + " " + params).split()),
-        quirks={KEY: quirks or Quirks()},
-        **named,
-    )
+    known = frozenset((_CORE + " " + params).split())
+    told = {
+        "documents": False,
+        "choices": "n" in known,
+        "logprobs": "logprobs" in known,
+        "reasoning": "reasoning" in known,
+        **others,
+    }
+    return Capabilities(params=known, quirks={KEY: quirks or Quirks()}, **told)
 
 
 _CORE = "max_output_tokens temperature top_p stop_sequences"
@@ -51,7 +54,7 @@ _OPENAI_MODELS = (
     ModelRule(r"gpt-5\.\d", {"reasoning": True}, quirks={"system_role": "developer"}),
     ModelRule(
         r"(ft:)?(o\d|gpt-5)",
-        {"reasoning": True},
+        {"reasoning": True, "logprobs": False},
         without=_NO_SAMPLING,
         quirks={"system_role": "developer", "fixed": _AT_ONE},
     ),
@@ -60,7 +63,7 @@ _OPENAI_MODELS = (
 #: The first two reasoning models knew no instructions at all.
 _O1_EARLY = ModelRule(
     r"o1-(mini|preview)",
-    {"reasoning": True, "tools": False, "json_schema": False},
+    {"reasoning": True, "logprobs": False, "tools": False, "json_schema": False},
     without=_NO_SAMPLING | {"reasoning", "verbosity"},
     quirks={"system_role": "user", "developer_role": "user", "fixed": _AT_ONE},
 )
@@ -74,6 +77,8 @@ ROWS: dict[str, Row] = {
             _OPENAI,
             documents=True,
             audio=True,
+            # Which of its models reason is told below.
+            reasoning=False,
             embeddings=True,
         ),
         models=(_O1_EARLY, *_OPENAI_MODELS),
@@ -93,7 +98,6 @@ ROWS: dict[str, Row] = {
                 grammars={"regex": ("structured_outputs", "regex"), "ebnf": ("structured_outputs", "grammar")},
             ),
             audio=True,
-            reasoning=True,
             embeddings=True,
         ),
     ),
@@ -110,7 +114,6 @@ ROWS: dict[str, Row] = {
                 base64_vectors=False,
             ),
             audio=True,
-            reasoning=True,
             embeddings=True,
         ),
     ),
@@ -120,9 +123,7 @@ ROWS: dict[str, Row] = {
         _can(
             f"{_PENALTIES} top_k repetition_penalty seed logit_bias {_THINK}",
             Quirks(renamed={"repetition_penalty": "repeat_penalty"}, base64_vectors=False),
-            reasoning=True,
             embeddings=True,
-            choices=False,
         ),
     ),
     "ollama": Row(
@@ -131,9 +132,7 @@ ROWS: dict[str, Row] = {
         _can(
             f"{_PENALTIES} seed {_LOGPROBS} {_THINK}",
             Quirks(reasoning_back="reasoning", base64_vectors=False),
-            reasoning=True,
             embeddings=True,
-            choices=False,
         ),
     ),
     "groq": Row(
@@ -147,9 +146,6 @@ ROWS: dict[str, Row] = {
                 include="include_reasoning",
                 participants=True,
             ),
-            reasoning=True,
-            logprobs=False,
-            choices=False,
         ),
     ),
     "deepseek": Row(
@@ -158,10 +154,8 @@ ROWS: dict[str, Row] = {
         _can(
             f"{_PENALTIES} {_LOGPROBS} {_THINK}",
             Quirks(reasoning="thinking", reasoning_back="reasoning_content", participants=True, user=""),
-            reasoning=True,
             json_schema=False,
             images=False,
-            choices=False,
         ),
     ),
     "xai": Row(
@@ -170,7 +164,6 @@ ROWS: dict[str, Row] = {
         _can(
             f"{_PENALTIES} seed {_LOGPROBS} n {_THINK} {_TOOLS}",
             Quirks(max_tokens="max_completion_tokens", reasoning_back="reasoning_content", participants=True),
-            reasoning=True,
         ),
     ),
     "together": Row(
@@ -179,7 +172,6 @@ ROWS: dict[str, Row] = {
         _can(
             f"{_PENALTIES} {_SAMPLERS} {_LOGPROBS} n {_THINK}",
             Quirks(reasoning_back="reasoning", logprobs_count=True, video=True, user=""),
-            reasoning=True,
             embeddings=True,
         ),
     ),
@@ -202,9 +194,7 @@ ROWS: dict[str, Row] = {
             ),
             documents=True,
             audio=True,
-            reasoning=True,
             prompt_cache=True,
-            choices=False,
             embeddings=True,
         ),
     ),
@@ -214,7 +204,6 @@ ROWS: dict[str, Row] = {
         _can(
             f"{_PENALTIES} {_SAMPLERS} {_LOGPROBS} n {_THINK} service_tier {_TOOLS}",
             Quirks(reasoning_back="reasoning_content", grammars={"ebnf": ("response_format", "grammar")}),
-            reasoning=True,
             embeddings=True,
         ),
     ),
@@ -224,9 +213,7 @@ ROWS: dict[str, Row] = {
         _can(
             f"seed logit_bias {_LOGPROBS} {_THINK} service_tier {_TOOLS}",
             Quirks(max_tokens="max_completion_tokens", reasoning_back="reasoning"),
-            reasoning=True,
             images=False,
-            choices=False,
         ),
     ),
     "mistral": Row(
@@ -245,8 +232,6 @@ ROWS: dict[str, Row] = {
             ),
             documents=True,
             audio=True,
-            reasoning=True,
-            logprobs=False,
             embeddings=True,
         ),
     ),
@@ -256,11 +241,8 @@ ROWS: dict[str, Row] = {
         _can(
             _THINK,
             Quirks(reasoning="thinking", reasoning_back="reasoning_content", video=True, user="user_id"),
-            reasoning=True,
             tool_choice=False,
             json_schema=False,
-            logprobs=False,
-            choices=False,
             embeddings=True,
         ),
     ),
@@ -270,8 +252,6 @@ ROWS: dict[str, Row] = {
         _can(
             f"{_PENALTIES} n {_THINK}",
             Quirks(reasoning="thinking", reasoning_back="reasoning_content", video=True, participants=True),
-            reasoning=True,
-            logprobs=False,
         ),
     ),
     "perplexity": Row(
@@ -280,10 +260,7 @@ ROWS: dict[str, Row] = {
         _can(
             f"{_PENALTIES} top_k {_THINK}",
             Quirks(user="", stream_usage=False),
-            reasoning=True,
             tools=False,
-            logprobs=False,
-            choices=False,
         ),
     ),
     "nvidia": Row(
@@ -292,8 +269,6 @@ ROWS: dict[str, Row] = {
         _can(
             f"{_PENALTIES} seed {_LOGPROBS} {_THINK} {_TOOLS}",
             Quirks(reasoning="template", user=""),
-            reasoning=True,
-            choices=False,
             embeddings=True,
         ),
     ),
@@ -303,7 +278,6 @@ ROWS: dict[str, Row] = {
         _can(
             f"{_PENALTIES} seed logit_bias {_LOGPROBS} n {_THINK}",
             Quirks(reasoning_back="reasoning_content", user=""),
-            reasoning=True,
         ),
     ),
     "sambanova": Row(
@@ -312,9 +286,6 @@ ROWS: dict[str, Row] = {
         _can(
             f"top_k {_THINK} {_TOOLS}",
             Quirks(reasoning_back="reasoning", user=""),
-            reasoning=True,
-            logprobs=False,
-            choices=False,
             embeddings=True,
         ),
     ),
@@ -325,7 +296,6 @@ ROWS: dict[str, Row] = {
             f"presence_penalty repetition_penalty top_k seed n {_LOGPROBS} {_THINK} {_TOOLS}",
             Quirks(reasoning="alibaba", reasoning_back="reasoning_content", video=True, user=""),
             audio=True,
-            reasoning=True,
             embeddings=True,
         ),
     ),
