@@ -137,6 +137,7 @@ def _providers(settings: Settings, environ: Mapping[str, str], local: Endpoint |
             kind=asked.kind or name,
             base_url=asked.base_url,
             keys={"": _key_of(name, asked, environ), **keys},
+            settings={**providers.settings_from(asked.kind or name, environ), **asked.settings},
             headers=asked.headers,
             connect=asked.timeouts.connect,
             first_token=asked.timeouts.first_token,

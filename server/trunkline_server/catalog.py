@@ -87,7 +87,7 @@ class Catalog:
         target = provider.target(route.model)
         answer = completion_service_pb2.CountTokensResponse(provider=provider.name, model=route.model)
         spec = prepared(spec, route.defaults)
-        dialect = provider.dialect
+        dialect = provider.dialect_for(route.model)
         if not isinstance(dialect, CountingDialect):
             answer.input_tokens = estimated_tokens(spec)
             answer.source = completion_pb2.USAGE_SOURCE_ESTIMATED
@@ -102,7 +102,7 @@ class Catalog:
             attempt.http_status = reply.status
             call.provider_request_id = request_id(reply.headers)
             if not 200 <= reply.status < 300:
-                raise provider.dialect.classify(reply.status, reply.headers, reply.body)
+                raise provider.dialect_for(route.model).classify(reply.status, reply.headers, reply.body)
             answer.input_tokens = dialect.decode_count(reply.body)
         except LLMError as error:
             attempt.reason = error.reason

@@ -6,6 +6,7 @@ once, and shown as `**********` wherever settings are shown.
 
 from __future__ import annotations
 
+import datetime as dt
 import ipaddress
 import os
 import re
@@ -41,6 +42,11 @@ def _seconds(value: object) -> object:
             raise ValueError('write a number of seconds, or a number with ms, s, m or h, e.g. "30s"')
         return float(match[1]) * _UNITS[match[2]]
     return value
+
+
+def _text(value: object) -> object:
+    """YAML reads 2024-10-21 as a date and 12345 as a number."""
+    return str(value) if isinstance(value, dt.date | int) and not isinstance(value, bool) else value
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=86_400)]
@@ -131,6 +137,8 @@ class ProviderSettings(KeyReference):
     #: What it is; default: its name.
     kind: str | None = None
     base_url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")] | None = None
+    #: What its kind is told beside the key, e.g. {project: my-project, location: europe-west4}.
+    settings: dict[str, Annotated[str, BeforeValidator(_text)]] = {}
     #: More headers for every request. Not for secrets.
     headers: dict[str, str] = {}
     timeouts: TimeoutSettings = TimeoutSettings()

@@ -31,7 +31,7 @@ class Embedder:
     ) -> pb.CreateEmbeddingsResponse:
         """One vector per input. Raises GatewayError; a batch that fails ends the call and stops the others."""
         provider, route = self.engine.resolve(spec.model)
-        dialect = provider.dialect
+        dialect = provider.dialect_for(route.model)
         target = provider.target(route.model)
         call.provider, call.model = provider.name, route.model
         if not isinstance(dialect, EmbeddingDialect) or not target.capabilities.embeddings:
@@ -90,7 +90,7 @@ class _Batch:
             if not self.call.provider_request_id:
                 self.call.provider_request_id = request_id(reply.headers)
             if not 200 <= reply.status < 300:
-                raise self.provider.dialect.classify(reply.status, reply.headers, reply.body)
+                raise self.provider.dialect_for(self.target.model).classify(reply.status, reply.headers, reply.body)
             return self.dialect.decode_embeddings(reply.body)
         except LLMError as error:
             attempt.reason = error.reason

@@ -22,7 +22,7 @@ from trunkline_server.errors import (
     Violation,
 )
 from trunkline_server.providers.assembly import Assembly, StreamEvent, timestamp
-from trunkline_server.providers.base import Decoder, Notes, Target, UpstreamRequest
+from trunkline_server.providers.base import Decoder, Dialect, Notes, Target, UpstreamRequest
 from trunkline_server.providers.framing import FRAMINGS, Framer
 from trunkline_server.providers.headers import rate_limits, request_id
 from trunkline_server.providers.prepare import prepared
@@ -48,6 +48,7 @@ class Prepared:
     """A spec that is ready to go out."""
 
     provider: Provider
+    dialect: Dialect
     upstream: Upstream
     target: Target
     request: UpstreamRequest
@@ -85,8 +86,8 @@ class Engine:
             reply = await ready.upstream.send(ready.request, call.forward)
             self._answered(call, attempt, reply.status, reply.headers)
             if not 200 <= reply.status < 300:
-                raise ready.provider.dialect.classify(reply.status, reply.headers, reply.body)
-            ready.provider.dialect.decode(reply.body, assembly)
+                raise ready.dialect.classify(reply.status, reply.headers, reply.body)
+            ready.dialect.decode(reply.body, assembly)
             assembly.require_content()
         answer = assembly.completion()
         self._complete(call, answer, ready, reply.headers)
@@ -119,7 +120,7 @@ class Engine:
             include_raw=options.include_raw,
         )
         window = _seconds(stream_options.coalesce_window)
-        dialect = ready.provider.dialect
+        dialect = ready.dialect
         async with (
             self._attempt(call, ready, assembly) as attempt,
             ready.upstream.stream(ready.request, call.forward) as reply,
@@ -154,10 +155,11 @@ class Engine:
         upstream = self.upstream(provider, options.credential)
         spec = prepared(spec, route.defaults)
         notes = Notes()
-        request = provider.dialect.encode(spec, target, notes, stream=stream)
+        dialect = provider.dialect_for(route.model)
+        request = dialect.encode(spec, target, notes, stream=stream)
         refuse_unsupported(notes, options)
         call.provider, call.model = provider.name, route.model
-        return Prepared(provider, upstream, target, request, notes, spec.reasoning_argument.name)
+        return Prepared(provider, dialect, upstream, target, request, notes, spec.reasoning_argument.name)
 
     def upstream(self, provider: Provider, credential: str) -> Upstream:
         """Raises InvalidRequest for a credential that is unknown, or another provider's."""

@@ -54,6 +54,8 @@ class ProviderOptions:
     base_url: str | None = None
     #: Key by credential name; "" is the provider's own, an empty key means none.
     keys: Mapping[str, str] = field(default_factory=lambda: {"": ""}, repr=False)
+    #: What its kind is told beside the key: `Row.settings`.
+    settings: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     connect: float = 10.0
     first_token: float | None = None
@@ -70,6 +72,16 @@ def usual_keys() -> Iterator[tuple[str, str]]:
     for kind, row in KINDS.items():
         if row.key_env:
             yield kind, row.key_env
+
+
+def settings_from(kind: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Settings of the kind that the environment holds."""
+    row = KINDS.get(kind)
+    found = {
+        name: next((environ[variable] for variable in setting.env if environ.get(variable)), setting.default)
+        for name, setting in (row.settings.items() if row is not None else ())
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def secrets_of(keys: Mapping[str, str]) -> list[str]:
@@ -96,7 +108,11 @@ def build(options: ProviderOptions) -> Provider:
     if row is None:
         known = ", ".join(sorted([*KINDS, FAKE]))
         raise ValueError(f"no kind of provider {options.kind!r}; set `kind` to one of: {known}")
-    base_url = options.base_url or row.base_url
+    unknown = sorted(options.settings.keys() - row.settings.keys())
+    if unknown:
+        takes = ", ".join(sorted(row.settings)) or "none"
+        raise ValueError(f"no such settings: {', '.join(unknown)}; a provider of kind {options.kind!r} takes {takes}")
+    base_url = options.base_url or row.address(options.settings)
     if not base_url:
         raise ValueError(f"a provider of kind {options.kind!r} has no usual address: set base_url")
     timeouts = HttpTimeouts(connect=options.connect, idle=options.idle)
@@ -107,13 +123,16 @@ def build(options: ProviderOptions) -> Provider:
             timeouts=timeouts,
             max_connections=options.max_connections,
             ca_file=options.ca_file,
+            authorizer=row.authorizer(key, options.settings),
         )
         for credential, key in options.keys.items()
     }
+    dialects = {name: DIALECTS[name]() for name in (row.dialect, *(other for _, other in row.dialects))}
     return Provider(
         name=options.name,
         kind=options.kind,
-        dialect=DIALECTS[row.dialect](),
+        dialect=dialects[row.dialect],
+        choose=(lambda model: dialects[row.dialect_of(model)]) if row.dialects else None,
         upstreams=upstreams,
         capabilities=row.capabilities_of,
         models=tuple(options.models),

@@ -56,6 +56,8 @@ class Provider:
     #: Upstream for each credential by name; "" is the provider's own.
     upstreams: dict[str, Upstream]
     capabilities: Callable[[str], Capabilities]
+    #: The dialect of a model, where not all have the same.
+    choose: Callable[[str], Dialect] | None = None
     #: Time limits of an attempt, in seconds.
     total_unary: float = 600.0
     total_stream: float = 1800.0
@@ -66,6 +68,10 @@ class Provider:
     embedding_batch: int = 2048
     #: Headers sent with every request, beside authentication: read by logs and tests only.
     labels: Mapping[str, str] = field(default_factory=dict)
+
+    def dialect_for(self, model: str) -> Dialect:
+        """The wire format that a model is spoken to in. `dialect` lists the models."""
+        return self.dialect if self.choose is None else self.choose(model)
 
     def target(self, model: str) -> Target:
         return Target(provider=self.name, origin=self.kind, model=model, capabilities=self.capabilities(model))

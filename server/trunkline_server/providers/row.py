@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from trunkline_server.providers.auth import Authorizer
 from trunkline_server.providers.base import Capabilities
 from trunkline_server.providers.dialects.openai_chat.quirks import KEY, Quirks
 
@@ -29,6 +30,17 @@ class ModelRule:
     quirks: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a kind of provider is told beside its key, such as a region."""
+
+    #: What to write, as in "set PROVIDER.settings.region: ...".
+    about: str
+    #: Environment variables that usually hold it; the first that is set counts.
+    env: tuple[str, ...] = ()
+    default: str = ""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
     """A provider that speaks a known dialect."""
@@ -41,6 +53,11 @@ class Row:
     auth: Literal["bearer", "x-api-key", "api-key"] = "bearer"
     #: Key of `providers.DIALECTS`.
     dialect: str = "openai_chat"
+    #: Models that are spoken to in another dialect: regular expression for the beginning of the name, and key of
+    #: `providers.DIALECTS`. The first that matches counts.
+    dialects: tuple[tuple[str, str], ...] = ()
+    #: What it is told beside its key, by name.
+    settings: Mapping[str, Setting] = field(default_factory=dict)
     #: Sent with every request.
     headers: Mapping[str, str] = field(default_factory=dict)
     #: The first that matches a model counts.
@@ -50,6 +67,18 @@ class Row:
         """The headers that carry the key; none without one."""
         name, prefix = _HEADERS[self.auth]
         return {name: prefix + key} if key else {}
+
+    def address(self, settings: Mapping[str, str]) -> str:
+        """The usual address with these settings. Raises ValueError for settings that are missing or wrong."""
+        return self.base_url
+
+    def authorizer(self, key: str, settings: Mapping[str, str]) -> Authorizer | None:
+        """What authenticates each request by itself; None: the headers of `authorization` do."""
+        return None
+
+    def dialect_of(self, model: str) -> str:
+        """Key of `providers.DIALECTS`."""
+        return next((dialect for pattern, dialect in self.dialects if re.match(pattern, model)), self.dialect)
 
     def capabilities_of(self, model: str) -> Capabilities:
         """What the model can be asked for."""
