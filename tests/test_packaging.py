@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
+CLIENTS = ("go", "python", "typescript")
 PROJECTS = {"trunkline-server": ROOT, "trunkline-client": ROOT / "clients" / "python"}
 
 
@@ -76,6 +77,12 @@ def test_a_node_lock_hashes_everything_and_names_no_address(lock: str):
     assert installed
     assert not [path for path, entry in packages.items() if "://" in entry.get("resolved", "")]
     assert not [path for path, entry in installed.items() if "integrity" not in entry]
+
+
+def test_every_package_carries_the_licence():
+    licence = (ROOT / "LICENSE").read_bytes()
+
+    assert [name for name in CLIENTS if (ROOT / "clients" / name / "LICENSE").read_bytes() != licence] == []
 
 
 def test_no_lock_brings_a_peer_along():
