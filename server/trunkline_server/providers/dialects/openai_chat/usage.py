@@ -29,34 +29,38 @@ def usage_of(raw: Raw, source: completion_pb2.UsageSource.ValueType) -> completi
     reasoning = _first(answer.reasoning_tokens, counts.reasoning_tokens)
     if reasoning and given is not None and made is not None and total == given + made + reasoning:
         # xAI counts reasoning beside the answer, all others inside it; the total tells.
-        made += reasoning
+        made = total - given
     if given is not None and cached is not None and cached > given:
         # Grok on Azure: the prompt without what came from the cache.
-        given += cached
-    usage = completion_pb2.Usage(source=source, raw_json=text_of(raw))
-    for name, value in (
-        ("input_tokens", given),
-        ("output_tokens", made),
-        ("total_tokens", _sum(given, made) if total is None else total),
-        ("cache_read_input_tokens", cached),
-        ("cache_write_input_tokens", _first(prompt.cache_write_tokens, counts.cache_creation_input_tokens)),
-        ("reasoning_tokens", reasoning),
-        ("input_audio_tokens", _count(prompt.audio_tokens)),
-        ("output_audio_tokens", _count(answer.audio_tokens)),
-        ("input_image_tokens", _count(prompt.image_tokens)),
-    ):
-        if value is not None:
-            setattr(usage, name, min(value, _MAX))
-    return usage
+        given = _sum(given, cached)
+    found = {
+        "input_tokens": given,
+        "output_tokens": made,
+        "total_tokens": _sum(given, made) if total is None else total,
+        "cache_read_input_tokens": cached,
+        "cache_write_input_tokens": _first(prompt.cache_write_tokens, counts.cache_creation_input_tokens),
+        "reasoning_tokens": reasoning,
+        "input_audio_tokens": _count(prompt.audio_tokens),
+        "output_audio_tokens": _count(answer.audio_tokens),
+        "input_image_tokens": _count(prompt.image_tokens),
+    }
+    reported = {name: count for name, count in found.items() if count is not None}
+    return completion_pb2.Usage(source=source, raw_json=text_of(raw), **reported)
 
 
 def _count(value: wire.Count) -> int | None:
-    return int(value) if value is not None and 0 <= value <= 1e15 else None
+    """A count that fits the contract's field; None for what is no count."""
+    if value is None or not 0 <= value < 1e15:
+        return None
+    return int(value) if value < _MAX else _MAX
 
 
 def _first(*values: wire.Count) -> int | None:
-    return next((count for value in values if (count := _count(value)) is not None), None)
+    for value in values:
+        if value is not None:
+            return _count(value)
+    return None
 
 
 def _sum(left: int | None, right: int | None) -> int | None:
-    return left + right if left is not None and right is not None else None
+    return min(left + right, _MAX) if left is not None and right is not None else None
