@@ -24,10 +24,16 @@ if (unknown.length > 0) {
   process.exit(2);
 }
 const client = connect();
-for (const [name, model, run] of PROGRAMS) {
-  if (chosen.length === 0 || chosen.includes(name)) {
-    console.log(`# ${name}`);
-    await run(client, process.env.TRUNKLINE_MODEL ?? model);
+try {
+  for (const [name, model, run] of PROGRAMS) {
+    if (chosen.length === 0 || chosen.includes(name)) {
+      console.log(`# ${name}`);
+      await run(client, process.env.TRUNKLINE_MODEL ?? model);
+    }
   }
+} catch (error) {
+  console.error(String(error));
+  process.exitCode = 1;
+} finally {
+  client.close();
 }
-client.close();
