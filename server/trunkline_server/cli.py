@@ -13,7 +13,8 @@ from typing import Annotated
 import typer
 
 from trunkline_server import __version__, demonstration, workers
-from trunkline_server.config import ConfigError, LogSettings, Settings, load, split_address
+from trunkline_server import app as composition
+from trunkline_server.config import ConfigError, LogSettings, ProviderSettings, Settings, load, split_address
 from trunkline_server.embedded import Embedded, Unavailable, find
 
 app = typer.Typer(
@@ -58,6 +59,10 @@ def serve(
 def run(config: ConfigOption = None, listen: ListenOption = None, port: PortOption = None) -> None:
     """Serve, and show a first answer of the embedded model, streamed over gRPC."""
     settings = _load(config, listen, port, None)
+    if settings.providers is None:
+        # The examples ask the fake models: a first run has them beside the providers whose keys are set.
+        found = composition.provider_settings(settings, os.environ)
+        settings = settings.model_copy(update={"providers": {**found, "fake": ProviderSettings()}})
     if "log" not in settings.model_fields_set:
         # Log lines would stand in the middle of the answer.
         settings = settings.model_copy(update={"log": LogSettings(level="warning", format="text")})
