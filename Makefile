@@ -180,10 +180,10 @@ fidelity: $(VENV)/.dev ## replay recorded provider traffic (CORPUS=DIR, FAMILIES
 	  $(if $(OUT),--out "$(OUT)") $(if $(MIN),--min "$(MIN)")
 
 bench: $(VENV)/.dev ## measure the server's CPU, latency and memory against floors taken in the same run
-	@$(BIN)/python bench/run.py $(ARGS)
+	@$(BIN)/python -m bench.run $(ARGS)
 
 bench-peers: $(VENV)/.dev ## as bench, with LiteLLM and Portkey behind the same upstream
-	@$(BIN)/python bench/peers.py $(ARGS)
+	@$(BIN)/python -m bench.peers $(ARGS)
 
 docs: $(VENV)/.dev ## rewrite the generated pages
 	@$(BIN)/python tools/docs.py

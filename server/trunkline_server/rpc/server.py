@@ -60,6 +60,9 @@ class Server:
                 ("grpc.max_receive_message_length", max_receive_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 1 if share_port else 0),
+                # Of calls that arrive at once gRPC cancels some past 1,000, without a reason; `max_calls` gives one.
+                ("grpc.server.max_pending_requests", 100_000),
+                ("grpc.server.max_pending_requests_hard_limit", 200_000),
                 # Clients that ping a silent stream every 10 s or more are not cut off.
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.http2.max_ping_strikes", 0),
