@@ -26,6 +26,8 @@ import { Attempts, type RetryPolicy, RetryThrottle } from "./retry.js";
 import { ModelService } from "./trunkline/v1/model_service_pb.js";
 
 const RECEIVE_MAX_BYTES = 64 << 20;
+/** gRPC writes a deadline in eight digits at most: 27 hours. */
+const MAX_TIMEOUT_MS = 99_999_999;
 const COMPLETION_RETRY: RetryPolicy = { maxAttempts: 3, initialBackoffMs: 200, maxBackoffMs: 5_000 };
 const MODEL_RETRY: RetryPolicy = { maxAttempts: 4, initialBackoffMs: 100, maxBackoffMs: 2_000 };
 
@@ -60,9 +62,10 @@ export class Channel implements Transport {
     input: MessageInitShape<I>,
     contextValues?: ContextValues,
   ): Promise<UnaryResponse<I, O>> {
+    const limitMs = this.#limit(method, timeoutMs);
     const leaving = new Leaving(signal);
     try {
-      return await this.#attempt(method, leaving.signal, timeoutMs, header, (transport, ms, headers) =>
+      return await this.#attempt(method, leaving.signal, limitMs, header, (transport, ms, headers) =>
         transport.unary(method, leaving.signal, ms, headers, input, contextValues),
       );
     } catch (error) {
@@ -81,10 +84,11 @@ export class Channel implements Transport {
     input: AsyncIterable<MessageInitShape<I>>,
     contextValues?: ContextValues,
   ): Promise<StreamResponse<I, O>> {
+    const limitMs = this.#limit(method, timeoutMs);
     const leaving = new Leaving(signal);
     try {
       const requests = await toArray(input);
-      const response = await this.#attempt(method, leaving.signal, timeoutMs, header, (transport, ms, headers) =>
+      const response = await this.#attempt(method, leaving.signal, limitMs, header, (transport, ms, headers) =>
         transport.stream(method, leaving.signal, ms, headers, replay(requests), contextValues),
       );
       return { ...response, message: until(leaving, signal, response.message) };
@@ -104,15 +108,14 @@ export class Channel implements Transport {
   async #attempt<T>(
     method: DescMethod,
     signal: AbortSignal,
-    timeoutMs: number | undefined,
+    limitMs: number,
     header: Metadata | undefined,
     send: (transport: Transport, timeoutMs: number | undefined, headers: Headers) => Promise<T>,
   ): Promise<T> {
-    const limit = timeoutMs ?? this.#timeout(method);
-    const deadline = performance.now() + limit;
+    const deadline = performance.now() + limitMs;
     const attempts = this.#attempts(method);
     for (;;) {
-      const remaining = Number.isFinite(limit) ? Math.max(1, Math.ceil(deadline - performance.now())) : undefined;
+      const remaining = remainingMs(deadline);
       let begun = false;
       const transport = over(this.#turns.next().value, () => {
         begun = true;
@@ -135,10 +138,15 @@ export class Channel implements Transport {
     }
   }
 
-  #timeout({ parent, methodKind }: DescMethod): number {
+  /** Throws a RangeError unless the caller's own limit, if any, is more than 0. */
+  #limit({ parent, methodKind }: DescMethod, own: number | undefined): number {
     const { modelsMs, streamMs, unaryMs } = this.#timeouts;
     const forUnary = parent.typeName === ModelService.typeName ? modelsMs : unaryMs;
-    return methodKind === "unary" ? forUnary : streamMs;
+    const limitMs = own ?? (methodKind === "unary" ? forUnary : streamMs);
+    if (!(limitMs > 0)) {
+      throw new RangeError(`timeoutMs ${limitMs}: expected more than 0 milliseconds`);
+    }
+    return limitMs;
   }
 
   #attempts({ parent }: DescMethod): Attempts {
@@ -195,6 +203,11 @@ async function* until<T>(leaving: Leaving, caller: AbortSignal | undefined, mess
     // connect clears the timer of a deadline, which keeps a program alive, only when it is asked for more.
     iterator.next().catch(() => undefined);
   }
+}
+
+function remainingMs(deadline: number): number | undefined {
+  const remaining = Math.ceil(deadline - performance.now());
+  return Number.isFinite(remaining) ? Math.min(Math.max(remaining, 1), MAX_TIMEOUT_MS) : undefined;
 }
 
 /** A transport for one attempt. */

@@ -203,6 +203,7 @@ class Session {
   }
 
   #watch(): void {
+    clearTimeout(this.#keepalive);
     const silence = performance.now() - this.#lastHeard;
     this.#keepalive = setTimeout(
       () => {

@@ -83,14 +83,27 @@ test("every call has a deadline, and the caller's own wins", async () => {
     await client.complete(prompt, { timeoutMs: 7_000 });
     await gateway.client({ timeouts: { unaryMs: 90_000 } }).complete(prompt);
     await client.complete(prompt, { timeoutMs: Infinity });
+    await client.complete(prompt, { timeoutMs: 1e12 });
 
-    const expected = [600_000, 1_800_000, 30_000, 7_000, 90_000, Infinity];
+    const expected = [600_000, 1_800_000, 30_000, 7_000, 90_000, Infinity, 99_999_999];
     for (const [index, limit] of expected.entries()) {
       const remaining = gateway.calls[index]?.remainingMs ?? NaN;
       assert.ok(remaining === limit || (remaining <= limit && remaining > limit - 2_000), `${remaining} of ${limit}`);
     }
   });
 });
+
+for (const timeoutMs of [0, -1, NaN]) {
+  test(`a deadline of ${timeoutMs} ms is refused`, async () => {
+    await withGateway({ create: () => answer }, async (gateway) => {
+      const client = gateway.client();
+
+      await assert.rejects(client.complete(prompt, { timeoutMs }), RangeError);
+      await assert.rejects(client.stream(prompt, { timeoutMs }).collect(), RangeError);
+      assert.equal(gateway.calls.length, 0);
+    });
+  });
+}
 
 test("a call that outlasts its deadline times out", async () => {
   await withGateway({ create: forever }, async (gateway) => {
