@@ -5,6 +5,7 @@ docs/decisions/0003-http-transport.md has what was measured, and why this is not
 
 from __future__ import annotations
 
+import io
 import select
 import ssl
 from functools import lru_cache
@@ -18,6 +19,8 @@ from yarl import URL
 
 #: Bytes that may wait for a slow reader (twice that for a moment) before reading from the socket pauses.
 READ_BUFFER = 64 * 1024
+#: Larger bodies are written piece by piece, with a turn for other calls in between.
+ONE_WRITE = 1024 * 1024
 #: Seconds that an unused connection is kept. Load balancers close theirs after a minute or more.
 KEEP_ALIVE = 30.0
 #: Most bytes of one header of an answer, and most headers.
@@ -40,9 +43,9 @@ _ERRORS: tuple[tuple[type[Exception], type[httpx.TransportError | httpx.Decoding
 class AiohttpTransport(httpx.AsyncBaseTransport):
     """A bounded pool of keep-alive connections. Follows no redirect, keeps no cookie and reads no environment.
 
-    Takes the whole body of a request before it sends. Its time limits are the "connect" and "read" of httpx's timeout extension;
-    connecting includes waiting for a free connection, resolving the host and TLS. A compressed answer arrives
-    decompressed, without its content-encoding. Leaving a response before its end closes the socket at once.
+    Its time limits are the "connect" and "read" of httpx's timeout extension; connecting includes waiting for a free
+    connection, resolving the host and TLS. A compressed answer arrives decompressed, without its content-encoding.
+    Leaving a response before its end closes the socket at once.
     """
 
     def __init__(
@@ -60,13 +63,18 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._session: aiohttp.ClientSession | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        body = await request.aread()
+        limits = request.extensions.get("timeout", {})
         try:
-            try:
-                response = await self._request(request)
-            except aiohttp.ClientError as exc:
-                if not _nothing_was_sent(exc):
-                    raise
-                response = await self._request(request)
+            response = await self._open().request(
+                request.method,
+                _url(str(request.url)),
+                headers=_headers(request.headers),
+                data=(body if len(body) <= ONE_WRITE else io.BytesIO(body)) or None,
+                allow_redirects=False,
+                timeout=_timeout(limits.get("connect"), limits.get("read")),
+                proxy=self._proxy,
+            )
         except (aiohttp.ClientError, OSError) as exc:
             raise _to_httpx(exc, request) from exc
         headers = list(response.raw_headers)
@@ -80,18 +88,6 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         if self._session is not None:
             await self._session.close()
-
-    async def _request(self, request: httpx.Request) -> aiohttp.ClientResponse:
-        limits = request.extensions.get("timeout", {})
-        return await self._open().request(
-            request.method,
-            _url(str(request.url)),
-            headers=_headers(request.headers),
-            data=await request.aread() or None,
-            allow_redirects=False,
-            timeout=_timeout(limits.get("connect"), limits.get("read")),
-            proxy=self._proxy,
-        )
 
     def _open(self) -> aiohttp.ClientSession:
         """Made on first use: it belongs to the loop that runs then."""
@@ -154,7 +150,7 @@ class _Connector(aiohttp.BaseConnector):
     async def _get(self, key: Any, traces: Any) -> Any:
         """Leaves out connections that the provider has closed, even if the loop has not heard of it yet.
 
-        So a POST, which cannot be repeated, is not lost to a provider that closed while nothing was on the way.
+        A POST on one would be lost: whether it may be sent again is not for this room to say.
         """
         while (connection := await super()._get(key, traces)) is not None:
             if not _is_readable(connection.transport):
@@ -190,12 +186,6 @@ def _is_readable(transport: Any) -> bool:
     poll = select.poll()
     poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
     return bool(poll.poll(0))
-
-
-def _nothing_was_sent(exc: BaseException) -> bool:
-    """Was the connection closed between its choice and the first write? Then a POST may be sent once more."""
-    cause = exc.__cause__ or exc
-    return isinstance(cause, aiohttp.ClientConnectionResetError) and "closing transport" in str(cause)
 
 
 def _to_httpx(exc: BaseException, request: httpx.Request) -> httpx.HTTPError:
