@@ -63,7 +63,14 @@ _OPENAI_MODELS = (
 #: The first two reasoning models knew no instructions at all.
 _O1_EARLY = ModelRule(
     r"o1-(mini|preview)",
-    {"reasoning": True, "logprobs": False, "tools": False, "json_schema": False},
+    {
+        "reasoning": True,
+        "logprobs": False,
+        "tools": False,
+        "parallel_tools": False,
+        "tool_choice": False,
+        "json_schema": False,
+    },
     without=_NO_SAMPLING | {"reasoning", "verbosity"},
     quirks={"system_role": "user", "developer_role": "user", "fixed": _AT_ONE},
 )
@@ -261,6 +268,8 @@ ROWS: dict[str, Row] = {
             f"{_PENALTIES} top_k {_THINK}",
             Quirks(user="", stream_usage=False),
             tools=False,
+            parallel_tools=False,
+            tool_choice=False,
         ),
     ),
     "nvidia": Row(

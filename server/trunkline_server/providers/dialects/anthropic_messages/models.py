@@ -123,6 +123,7 @@ def capabilities(name: str) -> Capabilities:
     """What a model can be asked for through this gateway."""
     model = model_of(name)
     return Capabilities(
+        tool_choice=model.forced_tools,
         json_schema=model.json_schema,
         reasoning=bool(model.thinking),
         logprobs=False,
