@@ -8,7 +8,7 @@ import pytest
 
 from trunkline_server import config, providers
 from trunkline_server.providers import ProviderOptions
-from trunkline_server.providers.row import Row, Setting
+from trunkline_server.providers.row import Row, Setting, Tongue
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -23,7 +23,7 @@ ROW = Regional(
     "",
     "",
     dialect="openai_chat",
-    dialects=(("claude-", "anthropic_messages"),),
+    tongues=(Tongue("claude-", "anthropic_messages", "anthropic"),),
     settings={"region": Setting("a region", ("CLOUD_REGION", "REGION")), "tier": Setting("a tier", default="gold")},
 )
 
@@ -40,12 +40,13 @@ def test_settings_come_from_the_environment_in_their_order_and_else_have_their_d
     assert providers.settings_from("fake", {}) == {}
 
 
-def test_a_model_is_spoken_to_in_its_own_dialect():
+def test_a_model_is_spoken_to_in_its_own_dialect_and_its_signatures_are_its_makers():
     provider = providers.build(ProviderOptions("cloud", "regional", settings={"region": "eu"}))
 
     assert provider.dialect_for("claude-9").name == "anthropic_messages"
     assert provider.dialect_for("gpt-9").name == "openai_chat"
     assert provider.dialect.name == "openai_chat"
+    assert [provider.target(model).origin for model in ("claude-9", "gpt-9")] == ["anthropic", "regional"]
 
 
 def test_a_setting_that_is_missing_or_that_no_such_provider_has_is_named():

@@ -127,12 +127,17 @@ def build(options: ProviderOptions) -> Provider:
         )
         for credential, key in options.keys.items()
     }
-    dialects = {name: DIALECTS[name]() for name in (row.dialect, *(other for _, other in row.dialects))}
+    dialects = {name: DIALECTS[name]() for name in (row.dialect, *(tongue.dialect for tongue in row.tongues))}
+
+    def choose(model: str) -> tuple[Dialect, str]:
+        tongue = row.tongue_of(model)
+        return dialects[tongue.dialect], tongue.origin or options.kind
+
     return Provider(
         name=options.name,
         kind=options.kind,
         dialect=dialects[row.dialect],
-        choose=(lambda model: dialects[row.dialect_of(model)]) if row.dialects else None,
+        choose=choose if row.tongues else None,
         upstreams=upstreams,
         capabilities=row.capabilities_of,
         models=tuple(options.models),

@@ -56,8 +56,8 @@ class Provider:
     #: Upstream for each credential by name; "" is the provider's own.
     upstreams: dict[str, Upstream]
     capabilities: Callable[[str], Capabilities]
-    #: The dialect of a model, where not all have the same.
-    choose: Callable[[str], Dialect] | None = None
+    #: The dialect of a model and the origin of its signatures, where not all have the same.
+    choose: Callable[[str], tuple[Dialect, str]] | None = None
     #: Time limits of an attempt, in seconds.
     total_unary: float = 600.0
     total_stream: float = 1800.0
@@ -71,10 +71,11 @@ class Provider:
 
     def dialect_for(self, model: str) -> Dialect:
         """The wire format that a model is spoken to in. `dialect` lists the models."""
-        return self.dialect if self.choose is None else self.choose(model)
+        return self.dialect if self.choose is None else self.choose(model)[0]
 
     def target(self, model: str) -> Target:
-        return Target(provider=self.name, origin=self.kind, model=model, capabilities=self.capabilities(model))
+        origin = self.kind if self.choose is None else self.choose(model)[1]
+        return Target(provider=self.name, origin=origin, model=model, capabilities=self.capabilities(model))
 
     async def aclose(self) -> None:
         for upstream in self.upstreams.values():

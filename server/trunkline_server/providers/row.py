@@ -41,6 +41,18 @@ class Setting:
     default: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Tongue:
+    """Models of a provider that are spoken to in another dialect than its others."""
+
+    #: Regular expression for the beginning of the model's name.
+    pattern: str
+    #: Key of `providers.DIALECTS`.
+    dialect: str
+    #: Kind of provider whose signatures these models make and take. Empty: the provider's own.
+    origin: str = ""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
     """A provider that speaks a known dialect."""
@@ -53,9 +65,8 @@ class Row:
     auth: Literal["bearer", "x-api-key", "api-key"] = "bearer"
     #: Key of `providers.DIALECTS`.
     dialect: str = "openai_chat"
-    #: Models that are spoken to in another dialect: regular expression for the beginning of the name, and key of
-    #: `providers.DIALECTS`. The first that matches counts.
-    dialects: tuple[tuple[str, str], ...] = ()
+    #: Models that are spoken to in another dialect. The first that matches counts.
+    tongues: tuple[Tongue, ...] = ()
     #: What it is told beside its key, by name.
     settings: Mapping[str, Setting] = field(default_factory=dict)
     #: Sent with every request.
@@ -76,13 +87,18 @@ class Row:
         """What authenticates each request by itself; None: the headers of `authorization` do."""
         return None
 
-    def dialect_of(self, model: str) -> str:
-        """Key of `providers.DIALECTS`."""
-        return next((dialect for pattern, dialect in self.dialects if re.match(pattern, model)), self.dialect)
+    def tongue_of(self, model: str) -> Tongue:
+        """How the model is spoken to."""
+        return _tongue_of(self, model)
 
     def capabilities_of(self, model: str) -> Capabilities:
         """What the model can be asked for."""
         return _capabilities_of(self, model) if self.models else self.capabilities
+
+
+@functools.lru_cache(maxsize=4096)
+def _tongue_of(row: Row, model: str) -> Tongue:
+    return next((tongue for tongue in row.tongues if re.match(tongue.pattern, model)), Tongue("", row.dialect))
 
 
 @functools.lru_cache(maxsize=4096)
