@@ -1,5 +1,6 @@
 """What a user installs: the locks, the versions that the stubs promise, and the two wheels."""
 
+import ast
 import json
 import re
 import subprocess
@@ -140,3 +141,25 @@ def test_a_wheel_holds_its_package_and_nothing_beside_it(name: str, expected: se
     held = set(zipfile.ZipFile(wheel).namelist())
     assert expected <= held
     assert not [path for path in held if not path.startswith(outside) and ".dist-info/" not in path]
+
+
+@pytest.mark.parametrize(
+    ("name", "sources"), [("trunkline-server", "server"), ("trunkline-client", "clients/python/trunkline")]
+)
+def test_a_package_imports_what_it_declares_and_declares_what_it_imports(name: str, sources: str):
+    trees = [ast.parse(path.read_text()) for path in (ROOT / sources).rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+    top = {path.split(".")[0] for path in imported} - set(sys.stdlib_module_names)
+    # The embedded model is found at run time or left out; `google` is shared and looked at below.
+    brought = {**metadata.packages_distributions(), "trunkline": ["trunkline-client"], "trunkline_server": [name]}
+    modules = top - {"google", "xllamacpp"}
+    needed: set[str] = {canonicalize_name(package) for module in modules for package in brought.get(module, [module])}
+    needed |= {"protobuf"} if any(path.startswith("google.protobuf") for path in imported) else set()
+    needed |= {"googleapis-common-protos"} if any(path.startswith("google.rpc") for path in imported) else set()
+
+    described = project(PROJECTS[name])["project"]
+    extras = [line for lines in described.get("optional-dependencies", {}).values() for line in lines]
+    declared = {canonicalize_name(Requirement(line).name) for line in described["dependencies"] + extras}
+    assert needed - {name} == declared - {name}
