@@ -38,6 +38,8 @@ class App:
     engine: Engine
     telemetry: Telemetry
     settings: Settings
+    #: HOST:PORT as bound: what was configured, with the port that was found for port 0.
+    address: str = ""
 
     def listen(self) -> int:
         """Binds the configured address and returns the port. Raises OSError."""
@@ -47,12 +49,14 @@ class App:
             files = TlsFiles(
                 str(tls.cert_file), str(tls.key_file), str(tls.client_ca_file) if tls.client_ca_file else None
             )
-        return self.server.listen(self.settings.listen, files)
+        port = self.server.listen(self.settings.listen, files)
+        self.address = f"{self.settings.listen.rpartition(':')[0]}:{port}"
+        return port
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until `stop`, then drains."""
         await self.server.start()
-        self.telemetry.event("serving", listen=self.settings.listen, providers=sorted(self.engine.providers))
+        self.telemetry.event("serving", listen=self.address, providers=sorted(self.engine.providers))
         await stop.wait()
         drain = self.settings.drain
         self.telemetry.event("draining", delay=drain.delay, grace=drain.grace)

@@ -89,6 +89,9 @@ class Supervisor:
             raise ConfigError(bind_help(self._settings, error)) from None
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, self._asked)
+        # Port 0 is one port for all workers.
+        listen = f"{self._settings.listen.rpartition(':')[0]}:{reserved.getsockname()[1]}"
+        self._settings = self._settings.model_copy(update={"listen": listen})
         with reserved, tempfile.TemporaryDirectory(prefix="trunkline-metrics-") as metrics_dir:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_dir
             registry = prometheus_client.CollectorRegistry()
