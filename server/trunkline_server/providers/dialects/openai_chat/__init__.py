@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from trunkline.v1 import completion_pb2, embedding_service_pb2
 from trunkline_server.errors import LLMEmptyResponseError, LLMError
-from trunkline_server.providers import classify
+from trunkline_server.providers import classify, listing
 from trunkline_server.providers.assembly import Assembly
 from trunkline_server.providers.base import ListedModel, Notes, Target, UpstreamRequest, Vectors
 from trunkline_server.providers.dialects.openai_chat import embeddings, request, wire
@@ -97,10 +97,10 @@ class OpenAIChat:
         return embeddings.decode_embeddings(body)
 
     def models_request(self) -> UpstreamRequest:
-        return UpstreamRequest("/models", b"", method="GET")
+        return listing.REQUEST
 
     def decode_models(self, body: bytes) -> list[ListedModel]:
-        return embeddings.decode_models(body)
+        return listing.decode_models(body)
 
     def _decode_streamed(self, body: bytes, assembly: Assembly) -> None:
         framer, decoder = SseFramer(), ChunkDecoder(assembly)

@@ -1,4 +1,4 @@
-"""Embeddings and the list of models, as OpenAI shapes them."""
+"""Embeddings, as OpenAI shapes them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ from typing import Any
 
 from trunkline.v1 import completion_pb2, embedding_service_pb2
 from trunkline_server.errors import LLMInvalidResponseError
-from trunkline_server.providers.base import ListedModel, Notes, Target, UpstreamRequest, Vectors
+from trunkline_server.providers.base import Notes, Target, UpstreamRequest, Vectors
 from trunkline_server.providers.classify import error_of
 from trunkline_server.providers.dialects.openai_chat import wire
 from trunkline_server.providers.dialects.openai_chat.quirks import quirks_of
 from trunkline_server.providers.dialects.openai_chat.usage import usage_of
 from trunkline_server.providers.facts import facts_of
-from trunkline_server.providers.jsontext import dumps, loads, merged, unreadable
-
-#: Names of the same fact at different providers, the most usual first.
-_WINDOWS = ("context_length", "context_window", "max_context_length", "max_model_len")
-_LONGEST = ("max_completion_tokens", "max_output_tokens", "max_output_length")
+from trunkline_server.providers.jsontext import dumps, loads, unreadable
+from trunkline_server.providers.options import with_options
 
 
 def encode_embeddings(
@@ -42,11 +39,7 @@ def encode_embeddings(
     if spec.end_user_id and quirks.user:
         # Only chat knows the newer name.
         body["user" if quirks.user == "safety_identifier" else quirks.user] = spec.end_user_id
-    for name in dict.fromkeys((target.origin, target.provider)):
-        options = spec.provider_options_json.get(name)
-        if options:
-            body = merged(body, loads(options))
-    return UpstreamRequest("/embeddings", dumps(body))
+    return UpstreamRequest("/embeddings", dumps(with_options(body, spec.provider_options_json, target)))
 
 
 def _inputs(
@@ -85,34 +78,3 @@ def _numbers(vector: list[float] | str) -> list[float]:
     if sys.byteorder == "big":
         numbers.byteswap()
     return numbers.tolist()
-
-
-def decode_models(body: bytes) -> list[ListedModel]:
-    """See `providers.base.ListingDialect`. Takes {data: [..]}, a bare list, and one model by itself."""
-    value = loads(body)
-    rows = value
-    if isinstance(value, dict):
-        rows = [value] if isinstance(value.get("id"), str) else value.get("data", value.get("models"))
-    if not isinstance(rows, list):
-        raise unreadable(body)
-    return [_listed(row) for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str) and row["id"]]
-
-
-def _listed(row: dict[str, Any]) -> ListedModel:
-    top = row.get("top_provider")
-    return ListedModel(
-        id=row["id"],
-        display_name=next((row[name] for name in ("display_name", "name") if isinstance(row.get(name), str)), ""),
-        created=_positive(row.get("created")),
-        context_window_tokens=_tokens(row, _WINDOWS),
-        max_output_tokens=_tokens(row, _LONGEST) or (_tokens(top, _LONGEST) if isinstance(top, dict) else None),
-    )
-
-
-def _tokens(row: dict[str, Any], names: Sequence[str]) -> int | None:
-    found = next((number for name in names if (number := _positive(row.get(name))) is not None), None)
-    return None if found is None or found >= 2**31 else int(found)
-
-
-def _positive(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None

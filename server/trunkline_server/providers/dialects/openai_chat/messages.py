@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -10,33 +9,14 @@ from trunkline.v1 import completion_pb2, message_pb2
 from trunkline_server.providers.base import ALTERED, Notes, Target, part_is_foreign
 from trunkline_server.providers.dialects.openai_chat.quirks import Quirks
 from trunkline_server.providers.jsontext import embed, loads, try_loads
+from trunkline_server.providers.media import address_of, base64_of
 from trunkline_server.providers.schemas import arguments_with_reasoning
+from trunkline_server.providers.vocabulary import DETAILS, sound_of
 
 ContentPart = message_pb2.ContentPart
 Wire = dict[str, Any]
 
-_DETAILS = {
-    message_pb2.MEDIA_DETAIL_LOW: "low",
-    message_pb2.MEDIA_DETAIL_MEDIUM: "auto",
-    message_pb2.MEDIA_DETAIL_HIGH: "high",
-}
 _TTLS = {message_pb2.CACHE_TTL_5M: "5m", message_pb2.CACHE_TTL_1H: "1h", message_pb2.CACHE_TTL_24H: "24h"}
-
-#: `input_audio.format` by media type.
-_SOUNDS = {
-    "audio/wav": "wav",
-    "audio/x-wav": "wav",
-    "audio/wave": "wav",
-    "audio/mpeg": "mp3",
-    "audio/mp3": "mp3",
-    "audio/ogg": "ogg",
-    "audio/flac": "flac",
-    "audio/mp4": "m4a",
-    "audio/m4a": "m4a",
-    "audio/aac": "aac",
-    "audio/webm": "webm",
-    "audio/pcm": "pcm16",
-}
 
 #: OpenRouter's name of who made a reasoning detail, by the beginning of its model's name.
 _FORMATS = (
@@ -122,11 +102,11 @@ class Messages:
         if not self._target.capabilities.images:
             return self._dropped(path, "no pictures")
         media = part.image
-        url = _address(media)
+        url = address_of(media)
         if url is None:
             return self._dropped(f"{path}.image.file_id", "no handles of pictures; send the bytes or an address")
         image: Wire = {"url": url}
-        detail = _DETAILS.get(media.detail)
+        detail = DETAILS.get(media.detail)
         if detail:
             image["detail"] = detail
         if media.detail == message_pb2.MEDIA_DETAIL_MEDIUM:
@@ -139,12 +119,11 @@ class Messages:
         media = part.audio
         if media.WhichOneof("source") != "data":
             return self._dropped(f"{path}.audio", "sound only as bytes")
-        mime_type = media.mime_type.partition(";")[0].strip().lower()
-        sound = _SOUNDS.get(mime_type) or mime_type.removeprefix("audio/")
-        return {"type": "input_audio", "input_audio": {"data": _base64(media.data), "format": sound}}
+        sound = {"data": base64_of(media.data), "format": sound_of(media.mime_type)}
+        return {"type": "input_audio", "input_audio": sound}
 
     def _video(self, part: ContentPart, path: str) -> Wire | None:
-        url = _address(part.video)
+        url = address_of(part.video)
         if not self._quirks.video or url is None:
             return self._dropped(path, "no films" if url else "no handles of films")
         return {"type": "video_url", "video_url": {"url": url}}
@@ -164,12 +143,12 @@ class Messages:
         if self._quirks.document == "document_url":
             if source == "file_id":
                 return {"type": "file", "file_id": media.file_id}
-            return {"type": "document_url", "document_url": _address(media)}
+            return {"type": "document_url", "document_url": address_of(media)}
         if source == "file_id":
             return {"type": "file", "file": {"file_id": media.file_id}}
         name = media.filename or ("document.pdf" if source == "data" else "")
         file: Wire = {"filename": name} if name else {}
-        return {"type": "file", "file": {**file, "file_data": _address(media)}}
+        return {"type": "file", "file": {**file, "file_data": address_of(media)}}
 
     def _refusal(self, part: ContentPart, path: str) -> Wire:
         return {"type": "text", "text": part.refusal.text}
@@ -359,15 +338,3 @@ def cache_mark(mark: message_pb2.CacheControl) -> Wire:
     """The mark of Anthropic's, which OpenRouter passes on."""
     ttl = _TTLS.get(mark.ttl)
     return {"type": "ephemeral", "ttl": ttl} if ttl else {"type": "ephemeral"}
-
-
-def _address(media: message_pb2.Media) -> str | None:
-    """The address of the bytes, or the bytes as one; None for a handle."""
-    source = media.WhichOneof("source")
-    if source == "data":
-        return f"data:{media.mime_type};base64,{_base64(media.data)}"
-    return media.uri if source == "uri" else None
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()

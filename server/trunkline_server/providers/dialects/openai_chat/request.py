@@ -9,32 +9,14 @@ from trunkline.v1 import completion_pb2, generation_pb2
 from trunkline_server.providers.base import Notes, Target, UpstreamRequest
 from trunkline_server.providers.dialects.openai_chat.messages import Messages, cache_mark
 from trunkline_server.providers.dialects.openai_chat.quirks import Quirks, quirks_of
-from trunkline_server.providers.jsontext import dumps, embed, loads, merged
+from trunkline_server.providers.jsontext import dumps, embed, loads
+from trunkline_server.providers.options import with_options
 from trunkline_server.providers.schemas import parameters_of
+from trunkline_server.providers.vocabulary import EFFORTS, TOOL_MODES, VERBOSITIES
 
 CompletionSpec = completion_pb2.CompletionSpec
 GenerationParams = generation_pb2.GenerationParams
 Body = dict[str, Any]
-
-_EFFORTS = {
-    generation_pb2.REASONING_EFFORT_NONE: "none",
-    generation_pb2.REASONING_EFFORT_MINIMAL: "minimal",
-    generation_pb2.REASONING_EFFORT_LOW: "low",
-    generation_pb2.REASONING_EFFORT_MEDIUM: "medium",
-    generation_pb2.REASONING_EFFORT_HIGH: "high",
-    generation_pb2.REASONING_EFFORT_XHIGH: "xhigh",
-    generation_pb2.REASONING_EFFORT_MAX: "max",
-}
-_VERBOSITIES = {
-    generation_pb2.VERBOSITY_LOW: "low",
-    generation_pb2.VERBOSITY_MEDIUM: "medium",
-    generation_pb2.VERBOSITY_HIGH: "high",
-}
-_MODES = {
-    completion_pb2.TOOL_CHOICE_MODE_AUTO: "auto",
-    completion_pb2.TOOL_CHOICE_MODE_NONE: "none",
-    completion_pb2.TOOL_CHOICE_MODE_REQUIRED: "required",
-}
 
 #: Parameters that are numbers or text, with their names on the wire.
 _PLAIN = {
@@ -66,11 +48,7 @@ def encode(spec: CompletionSpec, target: Target, notes: Notes, *, stream: bool) 
         body["stream"] = True
         if quirks.stream_usage:
             body["stream_options"] = {"include_usage": True}
-    for name in dict.fromkeys((target.origin, target.provider)):
-        options = spec.provider_options_json.get(name)
-        if options:
-            body = merged(body, loads(options))
-    return UpstreamRequest("/chat/completions", dumps(body))
+    return UpstreamRequest("/chat/completions", dumps(with_options(body, spec.provider_options_json, target)))
 
 
 def _rest(spec: CompletionSpec, target: Target, quirks: Quirks, notes: Notes, body: Body) -> None:
@@ -141,7 +119,7 @@ def _tool(tool: completion_pb2.Tool, spec: CompletionSpec, quirks: Quirks) -> Bo
 def _choice(choice: completion_pb2.ToolChoice, target: Target, quirks: Quirks, notes: Notes, body: Body) -> None:
     chosen = choice.WhichOneof("choice")
     mode = choice.allowed.mode if chosen == "allowed" else choice.mode
-    word = _MODES.get(mode) or ("auto" if chosen == "allowed" else "")
+    word = TOOL_MODES.get(mode) or ("auto" if chosen == "allowed" else "")
     value: Any = word
     if chosen == "tool_name":
         value = _named(choice.tool_name)
@@ -260,7 +238,7 @@ class _Params:
             self._body.update(logprobs=True, top_logprobs=value)
 
     def _verbosity(self, value: int) -> None:
-        word = _VERBOSITIES.get(value)  # type: ignore[call-overload]  # an enum value is an int
+        word = VERBOSITIES.get(value)
         if word:
             self._body["verbosity"] = word
 
@@ -268,7 +246,7 @@ class _Params:
         _REASONING[self._quirks.reasoning](self, value, self._effort(value))
 
     def _effort(self, value: generation_pb2.ReasoningConfig) -> str:
-        word = _EFFORTS.get(value.effort, "")
+        word = EFFORTS.get(value.effort, "")
         known = self._quirks.efforts.get(word, word)
         if known != word:
             self._notes.altered("params.reasoning.effort", f"sent as {known!r}: {self._target.origin} has no more")

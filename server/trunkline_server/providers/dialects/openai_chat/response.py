@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
-import math
 from collections.abc import Iterable
 from typing import Any
 
 from msgspec import Raw
 
 from trunkline.v1 import completion_pb2, message_pb2
-from trunkline_server.errors import LLMInvalidResponseError
 from trunkline_server.providers.assembly import Assembly, Part, clean
 from trunkline_server.providers.classify import error_of
 from trunkline_server.providers.dialects.openai_chat import wire
 from trunkline_server.providers.dialects.openai_chat.usage import usage_of
 from trunkline_server.providers.facts import facts_of
 from trunkline_server.providers.jsontext import dumps, loads
+from trunkline_server.providers.logprobs import finite, token_logprobs
+from trunkline_server.providers.media import bytes_of
 
 ContentPart = message_pb2.ContentPart
 FinishReason = completion_pb2.FinishReason
@@ -359,7 +357,7 @@ class Reading:
             self._assembly.part(choice, "text").citation(citation)
 
     def _audio(self, choice: int, audio: dict[str, Any]) -> None:
-        data, transcript = _bytes(audio.get("data")), _str(audio.get("transcript"))
+        data, transcript = bytes_of(audio.get("data")), _str(audio.get("transcript"))
         part = self._assembly.find(choice, "audio")
         if part is None:
             if not (data or transcript or audio.get("id")):
@@ -381,7 +379,7 @@ class Reading:
         if head.startswith("data:") and comma:
             mime_type = head.removeprefix("data:").partition(";")[0]
             part = self._assembly.open(choice, "image", ContentPart(image=message_pb2.Media(mime_type=mime_type)))
-            part.bytes(_bytes(data))
+            part.bytes(bytes_of(data))
         else:
             part = self._assembly.open(choice, "image", ContentPart(image=message_pb2.Media(uri=url)))
         part.close()
@@ -402,24 +400,9 @@ class Reading:
 
 
 def _tokens(logprobs: wire.Logprobs) -> Iterable[completion_pb2.TokenLogprob]:
-    for token in (*(logprobs.content or ()), *(logprobs.refusal or ())):
-        made = completion_pb2.TokenLogprob(
-            token=clean(token.token or ""), logprob=_finite(token.logprob), token_bytes=_small(token.bytes)
-        )
-        for top in token.top_logprobs or ():
-            made.top.add(token=clean(top.token or ""), logprob=_finite(top.logprob), token_bytes=_small(top.bytes))
-        yield made
+    yield from token_logprobs((*(logprobs.content or ()), *(logprobs.refusal or ())))
     for text, logprob in zip(logprobs.tokens or (), logprobs.token_logprobs or (), strict=False):
-        yield completion_pb2.TokenLogprob(token=clean(text or ""), logprob=_finite(logprob))
-
-
-def _finite(number: float | None) -> float:
-    """OpenAI's own word for minus infinity is -9999."""
-    return number if number is not None and math.isfinite(number) else -9999.0
-
-
-def _small(numbers: list[int] | None) -> bytes:
-    return bytes(number & 255 for number in numbers) if numbers else b""
+        yield completion_pb2.TokenLogprob(token=clean(text or ""), logprob=finite(logprob))
 
 
 def _str(value: Any) -> str:
@@ -432,15 +415,6 @@ def _key(value: Any) -> object:
 
 def _json(raw: Raw) -> str:
     return bytes(raw).decode("utf-8", "replace")
-
-
-def _bytes(text: Any) -> bytes:
-    if not isinstance(text, str) or not text:
-        return b""
-    try:
-        return base64.b64decode(text + "=" * (-len(text) % 4))
-    except (binascii.Error, ValueError):
-        raise LLMInvalidResponseError("the provider sent media that is not base64") from None
 
 
 def _sound(data: bytes) -> str:

@@ -12,6 +12,8 @@ import msgspec
 from msgspec import Raw
 
 from trunkline_server.providers.jsontext import Reader
+from trunkline_server.providers.logprobs import Token
+from trunkline_server.providers.usage import Count
 
 
 class Function(msgspec.Struct, gc=False):
@@ -82,10 +84,6 @@ class Answer(msgspec.Struct, gc=False):
     detail: Any = None
 
 
-#: Some servers count in floats.
-Count = int | float | None
-
-
 class Details(msgspec.Struct, gc=False):
     """Details of the tokens of a prompt or an answer."""
 
@@ -109,19 +107,6 @@ class UsageCounts(msgspec.Struct, gc=False):
     prompt_cache_hit_tokens: Count = None
     cache_read_input_tokens: Count = None
     cache_creation_input_tokens: Count = None
-
-
-class TopToken(msgspec.Struct, gc=False):
-    token: str | None = None
-    logprob: float | None = None
-    bytes: list[int] | None = None
-
-
-class Token(msgspec.Struct, gc=False):
-    token: str | None = None
-    logprob: float | None = None
-    bytes: list[int] | None = None
-    top_logprobs: list[TopToken] | None = None
 
 
 class Logprobs(msgspec.Struct, gc=False):
