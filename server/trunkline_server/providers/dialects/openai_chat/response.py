@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +13,7 @@ from trunkline_server.providers.classify import error_of
 from trunkline_server.providers.dialects.openai_chat import wire
 from trunkline_server.providers.dialects.openai_chat.usage import usage_of
 from trunkline_server.providers.facts import facts_of
+from trunkline_server.providers.ids import made_call_id
 from trunkline_server.providers.jsontext import dumps, loads
 from trunkline_server.providers.logprobs import finite, token_logprobs
 from trunkline_server.providers.media import bytes_of
@@ -313,7 +313,7 @@ class Reading:
         number = self._made.get(choice, 0)
         self._made[choice] = number + 1
         if not call.id:
-            call.id = _made_id(self._assembly.response_id, choice, number)
+            call.id = made_call_id(self._assembly.response_id, choice, number)
         new = ContentPart(tool_call=message_pb2.ToolCall(id=call.id, name=name))
         call.part = self._assembly.open(choice, ("call", number), new)
         call.part.text(call.arguments)
@@ -425,9 +425,3 @@ def _thought_signature(extra: Any) -> str:
     """Gemini's signature of a thought, as its OpenAI endpoint sends it."""
     google = extra.get("google") if isinstance(extra, dict) else None
     return _str(google.get("thought_signature")) if isinstance(google, dict) else ""
-
-
-def _made_id(response_id: str, choice: int, number: int) -> str:
-    """An id for a call that came without one; the same for the same answer."""
-    digest = hashlib.blake2b(f"{response_id}/{choice}/{number}".encode("utf-8", "replace"), digest_size=12)
-    return f"call_{digest.hexdigest()}"
