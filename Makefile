@@ -173,10 +173,15 @@ format: $(VENV)/.dev $(TS_READY) ## rewrite to the project's style
 
 # ---------------------------------------------------------------------------------------------------------- evidence
 
-.PHONY: fidelity bench bench-peers docs
+.PHONY: fidelity fidelity-requests bench bench-peers docs
 fidelity: $(VENV)/.dev ## replay recorded provider traffic (CORPUS=DIR, FAMILIES=a,b OUT=FILE MIN=99)
 	@test -n "$(CORPUS)" || { echo "trunkline: name the recordings: make fidelity CORPUS=DIR" >&2; exit 2; }
 	@$(BIN)/python -m tests.fidelity.run --corpus "$(CORPUS)" $(if $(FAMILIES),--families "$(FAMILIES)") \
+	  $(if $(OUT),--out "$(OUT)") $(if $(MIN),--min "$(MIN)")
+
+fidelity-requests: $(VENV)/.dev ## encode recorded requests again and compare (CORPUS=DIR, FAMILIES=a,b OUT=FILE MIN=97)
+	@test -n "$(CORPUS)" || { echo "trunkline: name the recordings: make fidelity-requests CORPUS=DIR" >&2; exit 2; }
+	@$(BIN)/python -m tests.fidelity.requests_run --corpus "$(CORPUS)" $(if $(FAMILIES),--families "$(FAMILIES)") \
 	  $(if $(OUT),--out "$(OUT)") $(if $(MIN),--min "$(MIN)")
 
 bench: $(VENV)/.dev ## measure the server's CPU, latency and memory against floors taken in the same run
@@ -186,7 +191,7 @@ bench-peers: $(VENV)/.dev ## as bench, with LiteLLM and Portkey behind the same 
 	@$(BIN)/python -m bench.peers $(ARGS)
 
 docs: $(VENV)/.dev ## rewrite the generated pages
-	@$(BIN)/python tools/docs.py
+	@$(BIN)/python -m tools.docs
 
 # -------------------------------------------------------------------------------------------------------- housekeeping
 

@@ -33,7 +33,7 @@ Converter = Callable[[Mapping[str, Any]], completion_pb2.CompletionSpec]
 #: How a kind of provider's recorded requests are read; all others are Chat Completions.
 CONVERTERS: Mapping[str, Converter] = {"anthropic": anthropic_messages.spec_from}
 
-_STRANGE = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
+STRANGE = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
 _WARN = completion_pb2.CallOptions(on_unsupported=completion_pb2.ON_UNSUPPORTED_WARN)
 _OURS = frozenset({"INVALID_REQUEST", "UNSUPPORTED_PARAMETER"})
 
@@ -151,7 +151,7 @@ def _spec(recording: Recording, provider: str, kind: str) -> completion_pb2.Comp
         return None
     try:
         spec = CONVERTERS.get(kind, openai_chat.spec_from)(recording.request)
-    except _STRANGE:
+    except STRANGE:
         return None
     spec.model = f"{provider}/{recording.model}"
     return spec

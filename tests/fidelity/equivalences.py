@@ -1,0 +1,296 @@
+"""When two request bodies ask the same: the equivalences that a comparison allows, as a table, each with its reason.
+
+A body is compared after every equivalence of its wire has been applied to both sides. What is left must be equal, member by
+member; numbers are equal by value.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Equivalence:
+    """One way in which two bodies may differ and ask the same."""
+
+    name: str
+    reason: str
+    #: Brings a body to the common form, in place.
+    apply: Callable[[dict[str, Any]], None]
+
+
+def _drop_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _drop_nulls(inner) for name, inner in value.items() if inner is not None}
+    if isinstance(value, list):
+        return [_drop_nulls(inner) for inner in value]
+    return value
+
+
+def _nulls(body: dict[str, Any]) -> None:
+    # Schemas are the caller's: null has a meaning there.
+    schemas = ("tools", "response_format", "output_config", "output_format")
+    kept = {name: body[name] for name in schemas if body.get(name) is not None}
+    clean = _drop_nulls(body)
+    body.clear()
+    body.update(clean)
+    body.update(kept)
+
+
+def _not_streamed(body: dict[str, Any]) -> None:
+    body["stream"] = bool(body.get("stream"))
+    body.pop("stream_options", None)
+
+
+def _empty_lists(body: dict[str, Any]) -> None:
+    for name in ("tools", "stop", "stop_sequences", "functions"):
+        if body.get(name) in ([], ""):
+            del body[name]
+
+
+def _one_text(body: dict[str, Any]) -> None:
+    for message in body.get("messages") or ():
+        content = message.get("content")
+        if isinstance(content, str):
+            message["content"] = [{"type": "text", "text": content}] if content else []
+        elif content is None:
+            message["content"] = []
+        for block in message["content"] if isinstance(message["content"], list) else ():
+            if isinstance(block, dict) and isinstance(block.get("content"), str):
+                block["content"] = [{"type": "text", "text": block["content"]}]
+
+
+def _system_text(body: dict[str, Any]) -> None:
+    if isinstance(body.get("system"), str):
+        body["system"] = [{"type": "text", "text": body["system"]}] if body["system"] else []
+    if body.get("system") == []:
+        del body["system"]
+
+
+def _stop_list(body: dict[str, Any]) -> None:
+    if isinstance(body.get("stop"), str):
+        body["stop"] = [body["stop"]]
+
+
+def _most_tokens(body: dict[str, Any]) -> None:
+    if "max_tokens" in body:
+        body.setdefault("max_completion_tokens", body.pop("max_tokens"))
+
+
+def _functions(body: dict[str, Any]) -> None:
+    functions = body.pop("functions", None)
+    if functions:
+        body["tools"] = [{"type": "function", "function": function} for function in functions]
+    choice = body.pop("function_call", None)
+    if choice is not None:
+        body["tool_choice"] = choice if isinstance(choice, str) else {"type": "function", "function": choice}
+    for message in body.get("messages") or ():
+        call = message.pop("function_call", None)
+        if call:
+            message["tool_calls"] = [{"id": call["name"], "type": "function", "function": call}]
+        if message.get("role") == "function":
+            message["role"] = "tool"
+            message["tool_call_id"] = message.pop("name", "")
+
+
+def _argument_text(body: dict[str, Any]) -> None:
+    for message in body.get("messages") or ():
+        for call in message.get("tool_calls") or ():
+            function = call.get("function") or {}
+            arguments = function.get("arguments")
+            if isinstance(arguments, str):
+                try:
+                    function["arguments"] = json.loads(arguments) if arguments.strip() else {}
+                except ValueError:
+                    pass
+            call.setdefault("type", "function")
+            call.pop("index", None)
+        if not message.get("tool_calls"):
+            message.pop("tool_calls", None)
+
+
+def _instructions(body: dict[str, Any]) -> None:
+    for message in body.get("messages") or ():
+        if message.get("role") == "developer":
+            message["role"] = "system"
+
+
+def _result_names(body: dict[str, Any]) -> None:
+    for message in body.get("messages") or ():
+        if message.get("role") == "tool":
+            message.pop("name", None)
+
+
+def _end_user(body: dict[str, Any]) -> None:
+    if "safety_identifier" in body:
+        body.setdefault("user", body.pop("safety_identifier"))
+
+
+def _default_choice(body: dict[str, Any]) -> None:
+    if body.get("tool_choice") in ("auto", {"type": "auto"}):
+        del body["tool_choice"]
+    if not body.get("tools"):
+        body.pop("tool_choice", None)
+        body.pop("parallel_tool_calls", None)
+
+
+def _text_format(body: dict[str, Any]) -> None:
+    asked = body.get("response_format")
+    if asked == {"type": "text"}:
+        del body["response_format"]
+    elif isinstance(asked, dict) and asked.get("type") == "json_schema":
+        asked["json_schema"] = {n: v for n, v in asked["json_schema"].items() if v not in (None, "")}
+
+
+def _tool_shape(body: dict[str, Any]) -> None:
+    for tool in body.get("tools") or ():
+        if not isinstance(tool, dict):
+            continue
+        function = tool.get("function") or tool
+        if function.get("description") in (None, ""):
+            function.pop("description", None)
+        for name in ("strict", "cache_control", "parameters"):
+            if name in function and function[name] is None:
+                del function[name]
+        if tool.get("type") == "custom" and "input_schema" in tool:
+            del tool["type"]
+
+
+def _image_detail(body: dict[str, Any]) -> None:
+    for message in body.get("messages") or ():
+        for part in message.get("content") or ():
+            image = part.get("image_url") if isinstance(part, dict) else None
+            if isinstance(image, str):
+                part["image_url"] = {"url": image}
+            elif isinstance(image, dict) and image.get("detail") == "auto":
+                del image["detail"]
+
+
+def _short_cache(body: dict[str, Any]) -> None:
+    def walk(value: Any) -> None:
+        if isinstance(value, dict):
+            mark = value.get("cache_control")
+            if isinstance(mark, dict) and mark.get("ttl") == "5m":
+                del mark["ttl"]
+            for inner in value.values():
+                walk(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                walk(inner)
+
+    walk(body)
+
+
+def _one_turn(body: dict[str, Any]) -> None:
+    turns: list[dict[str, Any]] = []
+    for message in body.get("messages") or ():
+        if turns and turns[-1]["role"] == message.get("role") and message.get("role") == "user":
+            turns[-1] = {**turns[-1], "content": [*turns[-1]["content"], *message["content"]]}
+        else:
+            turns.append(message)
+    for turn in turns:
+        if turn.get("role") == "user":
+            turn["content"] = sorted(
+                turn["content"], key=lambda b: 0 if isinstance(b, dict) and b.get("type") == "tool_result" else 1
+            )
+    body["messages"] = turns
+
+
+def _empty_results(body: dict[str, Any]) -> None:
+    for message in body.get("messages") or ():
+        for block in message.get("content") or ():
+            if isinstance(block, dict) and block.get("type") == "tool_result":
+                if not block.get("content") or block["content"] == [{"type": "text", "text": ""}]:
+                    block.pop("content", None)
+                if block.get("is_error") is False:
+                    del block["is_error"]
+            if isinstance(block, dict) and block.get("type") == "text" and not block.get("citations", True):
+                del block["citations"]
+
+
+def _schema_place(body: dict[str, Any]) -> None:
+    asked = body.pop("output_format", None)
+    if asked:
+        body.setdefault("output_config", {})["format"] = asked
+
+
+_JSON = (
+    Equivalence("absent is null", "a member that is null is not there", _nulls),
+    Equivalence("not streamed", "stream false is absent; the gateway asks every stream for its usage", _not_streamed),
+    Equivalence("nothing in a list", "an empty list asks for nothing", _empty_lists),
+    Equivalence("one text", "a string is a list of one text part", _one_text),
+)
+
+OPENAI_CHAT = (
+    *_JSON,
+    Equivalence("one stop", "a stop sequence is a list of one", _stop_list),
+    Equivalence("most tokens", "max_tokens is the old name of max_completion_tokens", _most_tokens),
+    Equivalence("functions", "functions are the old form of tools", _functions),
+    Equivalence(
+        "argument text", "arguments are JSON text, whatever its spaces; type is always function", _argument_text
+    ),
+    Equivalence("instructions", "developer and system messages are the same to the model", _instructions),
+    Equivalence("result names", "the name of a tool result is in the call that it answers", _result_names),
+    Equivalence("end user", "user is the old name of safety_identifier", _end_user),
+    Equivalence("default choice", "auto is the default; without tools there is nothing to choose", _default_choice),
+    Equivalence("text format", "text is the default format; an empty member of a format says nothing", _text_format),
+    Equivalence("tool shape", "an empty description says nothing", _tool_shape),
+    Equivalence("image detail", "auto is the default detail; an address alone is an image", _image_detail),
+)
+
+ANTHROPIC_MESSAGES = (
+    *_JSON,
+    Equivalence("system text", "a system string is a list of one text block", _system_text),
+    Equivalence("default choice", "auto is the default; without tools there is nothing to choose", _default_choice),
+    Equivalence("tool shape", "custom is the default type; an empty description says nothing", _tool_shape),
+    Equivalence("short cache", "five minutes are the default", _short_cache),
+    Equivalence("one turn", "consecutive user turns are one; tool results stand first in it", _one_turn),
+    Equivalence(
+        "empty results", "a result without content, is_error false and no citations say nothing", _empty_results
+    ),
+    Equivalence("schema place", "output_format is the beta name of output_config.format", _schema_place),
+)
+
+#: By dialect.
+TABLE: dict[str, tuple[Equivalence, ...]] = {"openai_chat": OPENAI_CHAT, "anthropic_messages": ANTHROPIC_MESSAGES}
+
+#: Members that a recorded request may hand through provider_options_json, because the contract has no words for them.
+OPTIONS: dict[str, frozenset[str]] = {
+    "openai_chat": frozenset(
+        {
+            "metadata", "modalities", "moderation", "prediction", "prompt_cache_key", "prompt_cache_options",
+            "prompt_cache_retention", "web_search_options",
+        }
+    ),
+    "anthropic_messages": frozenset(
+        {"container", "context_management", "mcp_servers", "thinking", "cache_control", "inference_geo", "speed"}
+    ),
+}  # fmt: skip
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal, numbers by value."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, (int, float)) and isinstance(other, (int, float)):
+        return one == other
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def differences(recorded: dict[str, Any], encoded: dict[str, Any], dialect: str) -> list[str]:
+    """Names of the members in which the two still differ; both are brought to the common form in place."""
+    for equivalence in TABLE[dialect]:
+        equivalence.apply(recorded)
+        equivalence.apply(encoded)
+    return sorted(
+        name
+        for name in recorded.keys() | encoded.keys()
+        if name not in recorded or name not in encoded or not same(recorded[name], encoded[name])
+    )

@@ -1,0 +1,114 @@
+"""`make fidelity-requests`: a recorded request becomes a CompletionSpec, the spec is encoded, and both bodies are compared.
+
+What may differ is in `equivalences.TABLE`; what the contract has no words for may ride in provider_options_json only if it
+is in `equivalences.OPTIONS`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.fidelity import corpus, equivalences, targets
+from tests.fidelity.calls import CONVERTERS, STRANGE
+from tests.fidelity.requests import openai_chat
+from trunkline_server import providers
+from trunkline_server.errors import GatewayError
+from trunkline_server.providers.base import Dialect, Notes, Target
+
+
+def compared(recording: corpus.Recording, kind: str) -> tuple[list[str], bool]:
+    """The members that came back different, and whether provider_options_json was needed."""
+    row = providers.KINDS[kind]
+    dialect: Dialect = providers.DIALECTS[row.dialect]()
+    recorded: dict[str, Any] = copy.deepcopy(recording.request)
+    try:
+        spec = CONVERTERS.get(kind, openai_chat.spec_from)(recorded)
+    except STRANGE as strange:
+        return [f"not in the contract: {type(strange).__name__}"], False
+    spec.model = f"{kind}/{recording.model}"
+    allowed = equivalences.OPTIONS[row.dialect]
+    options = {name: value for name, value in recorded.items() if name in allowed and value is not None}
+    if options:
+        spec.provider_options_json[kind] = json.dumps(options)
+    capabilities = row.capabilities_of(recording.model)
+    target = Target(provider=kind, origin=kind, model=recording.model, capabilities=capabilities)
+    try:
+        request = dialect.encode(spec, target, Notes(), stream=bool(recorded.get("stream")))
+    except GatewayError as error:
+        return [f"not encoded: {error.reason}"], bool(options)
+    return equivalences.differences(recorded, json.loads(request.body), row.dialect), bool(options)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code: 0, 1 below --min, 2 if it cannot run."""
+    options = _options(arguments)
+    folder: Path = options.corpus
+    if not (folder / "recordings").exists():
+        sys.stderr.write(f"fidelity-requests: there is no {folder / 'recordings'}\n")
+        return 2
+    kinds = frozenset(providers.KINDS)
+    total, equal, helped = Counter[str](), Counter[str](), Counter[str]()
+    differing: dict[tuple[str, str], list[str]] = defaultdict(list)
+    lines: list[str] = []
+    for family in options.families.split(",") if options.families else corpus.families(folder):
+        kind = targets.kind_for(family, kinds)
+        for recording in corpus.read(folder, family):
+            if recording.kind != "chat" or not isinstance(recording.request, dict):
+                continue
+            if kind is None or providers.KINDS[kind].dialect not in equivalences.TABLE:
+                different, needed = ["not served yet"], False
+            else:
+                different, needed = compared(recording, kind)
+            total[family] += 1
+            equal[family] += not different
+            helped[family] += needed
+            if different:
+                differing[family, ", ".join(different)].append(recording.id)
+            lines.append(json.dumps({"id": recording.id, "equal": not different, "differs": different}) + "\n")
+    if options.out:
+        options.out.write_text("".join(lines))
+    return _report(total, equal, helped, differing, options.min)
+
+
+def _report(
+    total: Counter[str],
+    equal: Counter[str],
+    helped: Counter[str],
+    differing: dict[tuple[str, str], list[str]],
+    least: float,
+) -> int:
+    for family in sorted(total):
+        share = 100 * equal[family] / total[family]
+        options = f"  {helped[family]} with provider_options_json" if helped[family] else ""
+        _say(f"{family:34s} {equal[family]:5d} of {total[family]:5d}  {share:6.2f} %{options}")
+    for (family, members), ids in sorted(differing.items(), key=lambda item: -len(item[1])):
+        _say(f"  {len(ids):4d} x {family}: {members}: {' '.join(ids[:3])}")
+    count, good = total.total(), equal.total()
+    share = 100 * good / count if count else 0.0
+    _say(f"needed provider_options_json: {helped.total()}")
+    _say(f"fidelity-requests: {share:.2f} % ({good} of {count})")
+    return 0 if count and share >= least else 1
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+
+
+def _options(arguments: Sequence[str] | None) -> Any:
+    parser = argparse.ArgumentParser(prog="fidelity-requests", description=__doc__)
+    parser.add_argument("--corpus", type=Path, required=True, help="folder with recordings/")
+    parser.add_argument("--families", help="comma-separated; default: all in scope")
+    parser.add_argument("--out", type=Path, help="where to write a line for each recording")
+    parser.add_argument("--min", type=float, default=0.0, help="percent; exit 1 below")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
