@@ -9,7 +9,8 @@ from google.protobuf import text_format
 
 from trunkline.v1 import completion_pb2
 from trunkline_server.providers.base import Notes, Target, UpstreamRequest
-from trunkline_server.providers.dialects.anthropic_messages import AnthropicMessages, capabilities
+from trunkline_server.providers.claude import capabilities
+from trunkline_server.providers.dialects.anthropic_messages import AnthropicMessages
 
 DIALECT = AnthropicMessages()
 USER = 'messages { role: ROLE_USER parts { text { text: "hello" } } }'

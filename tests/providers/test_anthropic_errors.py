@@ -11,7 +11,8 @@ from trunkline_server import errors
 from trunkline_server.errors import LLMAuthenticationError, LLMError, LLMInvalidResponseError, LLMProviderOverloaded
 from trunkline_server.providers.anthropic import ANTHROPIC
 from trunkline_server.providers.base import CountingDialect, ListingDialect
-from trunkline_server.providers.dialects.anthropic_messages import AnthropicMessages, capabilities
+from trunkline_server.providers.claude import capabilities
+from trunkline_server.providers.dialects.anthropic_messages import AnthropicMessages
 
 FIXTURES = Path(__file__).parent / "fixtures" / "anthropic_messages"
 DIALECT = AnthropicMessages()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trunkline_server.providers.base import Capabilities
-from trunkline_server.providers.dialects.anthropic_messages import capabilities
+from trunkline_server.providers.claude import capabilities
 from trunkline_server.providers.row import Row
 
 

@@ -9,10 +9,9 @@ from trunkline_server.errors import LLMError
 from trunkline_server.providers.assembly import Assembly
 from trunkline_server.providers.base import Decoder, ListedModel, Notes, Target, UpstreamRequest
 from trunkline_server.providers.dialects.anthropic_messages import errors, request, response
-from trunkline_server.providers.dialects.anthropic_messages.models import capabilities
 from trunkline_server.providers.dialects.anthropic_messages.stream import StreamDecoder
 
-__all__ = ["AnthropicMessages", "capabilities"]
+__all__ = ["AnthropicMessages"]
 
 
 class AnthropicMessages:

@@ -11,7 +11,7 @@ from msgspec import Raw
 from trunkline.v1 import completion_pb2, message_pb2
 from trunkline_server.errors import LLMBadRequestError, LLMInvalidResponseError
 from trunkline_server.providers.base import FOREIGN, Notes, Target, part_is_foreign
-from trunkline_server.providers.dialects.anthropic_messages.models import Model
+from trunkline_server.providers.claude import Model
 from trunkline_server.providers.jsontext import Reader, dumps, try_loads
 from trunkline_server.providers.schemas import arguments_with_reasoning
 

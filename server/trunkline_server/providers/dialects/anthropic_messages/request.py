@@ -10,6 +10,7 @@ from msgspec import Raw
 
 from trunkline.v1 import completion_pb2, generation_pb2
 from trunkline_server.providers.base import Notes, Target, UpstreamRequest
+from trunkline_server.providers.claude import Model, model_of, sampling, think
 from trunkline_server.providers.dialects.anthropic_messages.content import (
     Conversation,
     cache_mark,
@@ -17,8 +18,6 @@ from trunkline_server.providers.dialects.anthropic_messages.content import (
     provider_tool,
     with_members,
 )
-from trunkline_server.providers.dialects.anthropic_messages.models import Model, model_of
-from trunkline_server.providers.dialects.anthropic_messages.thinking import think
 from trunkline_server.providers.jsontext import dumps, embed, merged
 from trunkline_server.providers.schemas import parameters_of
 
@@ -178,35 +177,8 @@ def _params(draft: Draft, value: object) -> None:
     think(draft.body, params, draft.model, draft.target, draft.notes)
     if "output_config" in draft.body and draft.model.effort_beta and "effort" in draft.body["output_config"]:
         draft.betas.add(draft.model.effort_beta)
-    _sampling(draft, params)
-
-
-def _sampling(draft: Draft, params: generation_pb2.GenerationParams) -> None:
-    """temperature, top_p and top_k, as far as the model and its thinking allow."""
-    model, body = draft.model, draft.body
-    asked = {name: getattr(params, name) for name in ("temperature", "top_p", "top_k") if params.HasField(name)}
-    if not model.sampling:
-        for name, value in asked.items():
-            if (name, value) not in (("temperature", 1.0), ("top_p", 1.0)):
-                draft.dropped(f"params.{name}", f"{draft.target.model} takes no sampling parameters")
-        return
-    if body.get("thinking", {}).get("type") in ("enabled", "adaptive"):
-        for name in [name for name, value in asked.items() if not _fits_thinking(name, value)]:
-            draft.dropped(
-                f"params.{name}", "while it thinks, Anthropic takes only temperature 1, top_p from 0.95, no top_k"
-            )
-            del asked[name]
-    if asked.get("temperature", 0.0) > 1:
-        draft.notes.altered("params.temperature", "Anthropic's temperatures end at 1")
-        asked["temperature"] = 1.0
-    if not model.both_samplers and "temperature" in asked and "top_p" in asked:
-        draft.dropped("params.top_p", f"{draft.target.model} takes temperature or top_p, not both")
-        del asked["top_p"]
-    body.update(asked)
-
-
-def _fits_thinking(name: str, value: float) -> bool:
-    return (name == "temperature" and value == 1) or (name == "top_p" and value >= 0.95)
+    thinking = draft.body.get("thinking", {}).get("type", "")
+    draft.body.update(sampling(params, thinking, draft.model, draft.target, draft.notes))
 
 
 def _stop(draft: Draft, value: Any) -> None:
