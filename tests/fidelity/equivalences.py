@@ -1,11 +1,12 @@
 """When two request bodies ask the same: the equivalences that a comparison allows, as a table, each with its reason.
 
-A body is compared after every equivalence of its wire has been applied to both sides. What is left must be equal, member by
-member; numbers are equal by value.
+Bodies are compared after every equivalence of their wire has been applied to both. What is left must be equal, member
+by member; numbers are equal by value.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -102,10 +103,8 @@ def _argument_text(body: dict[str, Any]) -> None:
             function = call.get("function") or {}
             arguments = function.get("arguments")
             if isinstance(arguments, str):
-                try:
+                with contextlib.suppress(ValueError):
                     function["arguments"] = json.loads(arguments) if arguments.strip() else {}
-                except ValueError:
-                    pass
             call.setdefault("type", "function")
             call.pop("index", None)
         if not message.get("tool_calls"):

@@ -1,7 +1,7 @@
-"""`make fidelity-requests`: a recorded request becomes a CompletionSpec, the spec is encoded, and both bodies are compared.
+"""`make fidelity-requests`: a recorded request becomes a spec, the spec is encoded, and both bodies are compared.
 
-What may differ is in `equivalences.TABLE`; what the contract has no words for may ride in provider_options_json only if it
-is in `equivalences.OPTIONS`.
+What may differ is in `equivalences.TABLE`; what the contract has no words for may ride in provider_options_json only
+if it is in `equivalences.OPTIONS`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from tests.fidelity import corpus, equivalences, targets
 from tests.fidelity.calls import CONVERTERS, STRANGE
 from tests.fidelity.requests import openai_chat
+
 from trunkline_server import providers
 from trunkline_server.errors import GatewayError
 from trunkline_server.providers.base import Dialect, Notes, Target
