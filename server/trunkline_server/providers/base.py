@@ -33,6 +33,9 @@ class Event:
 #: Name of an `Event` whose data is a line outside the stream's framing.
 BARE = b"\x00bare"
 
+#: Beginning of the name of an `Event` that ends a stream with an exception, where the framing has such; its type follows.
+EXCEPTION = b"\x00exception:"
+
 
 class Notes:
     """Collects what a provider cannot be given while a request is encoded.

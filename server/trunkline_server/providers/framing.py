@@ -7,6 +7,7 @@ from typing import Protocol
 
 from trunkline_server.errors import LLMInvalidResponseError
 from trunkline_server.providers.base import Event
+from trunkline_server.providers.eventstream import EventStreamFramer
 from trunkline_server.providers.sse import MAX_EVENT_BYTES, SseFramer, is_complete
 
 
@@ -50,4 +51,8 @@ class NdjsonFramer:
 
 
 #: Framers by the name that `Dialect.framing` gives.
-FRAMINGS: dict[str, Callable[[], Framer]] = {"sse": SseFramer, "ndjson": NdjsonFramer}
+FRAMINGS: dict[str, Callable[[], Framer]] = {
+    "sse": SseFramer,
+    "ndjson": NdjsonFramer,
+    "eventstream": EventStreamFramer,
+}
