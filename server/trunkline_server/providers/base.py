@@ -48,7 +48,7 @@ class Notes:
     def __init__(self) -> None:
         #: Parameters that cannot be honoured: (warning reason, field path in CompletionSpec, description).
         self.unsupported: list[tuple[str, str, str]] = []
-        #: Data of another provider that was left out: never a reason to refuse.
+        #: Remarks, and data of another provider that was left out: never a reason to refuse.
         self.foreign: list[tuple[str, str, str]] = []
 
     def dropped(self, path: str, description: str) -> None:
@@ -58,6 +58,10 @@ class Notes:
     def altered(self, path: str, description: str) -> None:
         """The parameter is sent, but not as it was asked."""
         self.unsupported.append((ALTERED, path, description))
+
+    def remark(self, path: str, description: str) -> None:
+        """What was asked is sent in another form: never a reason to refuse."""
+        self.foreign.append((ALTERED, path, description))
 
     def foreign_data(self, path: str, origin: str) -> None:
         """A signature, ciphertext or opaque block of `origin` is not sent to another provider."""
@@ -210,6 +214,8 @@ class ListedModel:
     """A model as its provider lists it."""
 
     id: str
+    #: What callers call it, where that is shorter than its id.
+    name: str = ""
     display_name: str = ""
     #: Unix seconds.
     created: float | None = None

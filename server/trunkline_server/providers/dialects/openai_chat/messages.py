@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from trunkline.v1 import completion_pb2, message_pb2
-from trunkline_server.providers.base import ALTERED, Notes, Target, part_is_foreign
+from trunkline_server.providers.base import Notes, Target, part_is_foreign
 from trunkline_server.providers.dialects.openai_chat.quirks import Quirks
 from trunkline_server.providers.jsontext import embed, loads, try_loads
 from trunkline_server.providers.media import address_of, base64_of
-from trunkline_server.providers.schemas import arguments_with_reasoning
+from trunkline_server.providers.tools import arguments_of
 from trunkline_server.providers.vocabulary import DETAILS, sound_of
 
 ContentPart = message_pb2.ContentPart
@@ -70,7 +70,7 @@ class Messages:
 
     def _say(self, path: str, text: str) -> None:
         """Warns of what is no reason to refuse: nothing that was asked for is missing."""
-        self._notes.foreign.append((ALTERED, path, text))
+        self._notes.remark(path, text)
 
     # -- content ------------------------------------------------------------------------------------------------------
 
@@ -194,10 +194,8 @@ class Messages:
         if call.provider_executed:
             self._notes.foreign_data(path, part.origin_provider or self._target.origin)
             return
-        arguments = call.arguments_json if call.arguments_json.strip() else "{}"
-        if call.HasField("reasoning") and self._spec.HasField("reasoning_argument"):
-            arguments = arguments_with_reasoning(arguments, call.reasoning, self._spec.reasoning_argument)
-        made: Wire = {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+        function = {"name": call.name, "arguments": arguments_of(call, self._spec)}
+        made: Wire = {"id": call.id, "type": "function", "function": function}
         if part.HasField("signature"):
             if part_is_foreign(part, self._target):
                 self._notes.foreign_data(f"{path}.signature", part.origin_provider)

@@ -9,10 +9,11 @@ from trunkline.v1 import completion_pb2, generation_pb2
 from trunkline_server.providers.base import Notes, Target, UpstreamRequest
 from trunkline_server.providers.dialects.openai_chat.messages import Messages, cache_mark
 from trunkline_server.providers.dialects.openai_chat.quirks import Quirks, quirks_of
-from trunkline_server.providers.jsontext import dumps, embed, loads
+from trunkline_server.providers.jsontext import dumps
 from trunkline_server.providers.options import with_options
-from trunkline_server.providers.schemas import parameters_of
-from trunkline_server.providers.vocabulary import EFFORTS, TOOL_MODES, VERBOSITIES
+from trunkline_server.providers.parameters import effort_of, no_budget, taken
+from trunkline_server.providers.tools import function_of, parallel_of, provider_tool_of, schema_of
+from trunkline_server.providers.vocabulary import TOOL_MODES, VERBOSITIES
 
 CompletionSpec = completion_pb2.CompletionSpec
 GenerationParams = generation_pb2.GenerationParams
@@ -86,9 +87,7 @@ def _tools(spec: CompletionSpec, target: Target, quirks: Quirks, notes: Notes, b
     ]
     if chosen:
         _choice(spec.tool_choice, target, quirks, notes, body)
-    parallel = spec.params.parallel_tool_calls if spec.params.HasField("parallel_tool_calls") else None
-    if spec.max_tool_calls == 1:
-        parallel = False
+    parallel = parallel_of(spec)
     if parallel is None:
         return
     params = target.capabilities.params
@@ -100,17 +99,9 @@ def _tools(spec: CompletionSpec, target: Target, quirks: Quirks, notes: Notes, b
 
 def _tool(tool: completion_pb2.Tool, spec: CompletionSpec, quirks: Quirks) -> Body:
     if tool.WhichOneof("kind") == "provider":
-        config = loads(tool.provider.config_json) if tool.provider.config_json else {}
-        made: Body = {"type": tool.provider.type, **config}
+        made = provider_tool_of(tool.provider)
     else:
-        function = tool.function
-        inner: Body = {"name": function.name}
-        if function.description:
-            inner["description"] = function.description
-        inner["parameters"] = embed(parameters_of(function, spec))
-        if spec.HasField("strict_tools") or function.HasField("strict"):
-            inner["strict"] = spec.strict_tools if spec.HasField("strict_tools") else function.strict
-        made = {"type": "function", "function": inner}
+        made = {"type": "function", "function": function_of(tool.function, spec)}
     if quirks.cache_control and tool.HasField("cache_control"):
         made["cache_control"] = cache_mark(tool.cache_control)
     return made
@@ -154,14 +145,7 @@ def _format(asked: completion_pb2.ResponseFormat, target: Target, quirks: Quirks
             notes.altered("response_format.json_schema", f"{target.origin} takes no schema: asked for any JSON object")
             body["response_format"] = {"type": "json_object"}
             return
-        wanted = asked.json_schema
-        schema: Body = {"name": wanted.name or "response"}
-        if wanted.description:
-            schema["description"] = wanted.description
-        schema["schema"] = embed(wanted.json_schema)
-        if wanted.HasField("strict"):
-            schema["strict"] = wanted.strict
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema_of(asked.json_schema)}
     elif kind == "grammar":
         _grammar(asked.grammar, target, quirks, notes, body)
 
@@ -190,30 +174,14 @@ class _Params:
         self._quirks = quirks
         self._notes = notes
         self._body = body
-        self._known = target.capabilities.params
 
     def encode(self) -> None:
-        for field, value in self._params.ListFields():
-            name = field.name
-            if name == "parallel_tool_calls":
-                continue
-            if self._known is not None and name not in self._known:
-                if not self._is_default(name, value):
-                    text = f"{self._target.model!r} at {self._target.origin} has no such parameter"
-                    self._notes.dropped(f"params.{name}", text)
-                continue
+        for name, value in taken(self._params, self._target, self._notes, self._quirks.fixed):
             wire = _PLAIN.get(name)
             if wire is not None:
                 self._body[self._quirks.renamed.get(name, wire)] = value
             else:
                 _SPECIAL[name](self, value)
-
-    def _is_default(self, name: str, value: Any) -> bool:
-        """Does the value ask for what happens anyway?"""
-        fixed = self._quirks.fixed.get(name)
-        if fixed is not None and value == fixed:
-            return True
-        return bool((name == "n" and value == 1) or (name == "logprobs" and not value))
 
     def _max_tokens(self, value: int) -> None:
         self._body[self._quirks.max_tokens] = value
@@ -243,20 +211,12 @@ class _Params:
             self._body["verbosity"] = word
 
     def _reasoning(self, value: generation_pb2.ReasoningConfig) -> None:
-        _REASONING[self._quirks.reasoning](self, value, self._effort(value))
-
-    def _effort(self, value: generation_pb2.ReasoningConfig) -> str:
-        word = EFFORTS.get(value.effort, "")
-        known = self._quirks.efforts.get(word, word)
-        if known != word:
-            self._notes.altered("params.reasoning.effort", f"sent as {known!r}: {self._target.origin} has no more")
-        return known
+        _REASONING[self._quirks.reasoning](
+            self, value, effort_of(value, self._quirks.efforts, self._target, self._notes)
+        )
 
     def _no_budget(self, value: generation_pb2.ReasoningConfig) -> None:
-        if value.HasField("budget_tokens"):
-            self._notes.dropped(
-                "params.reasoning.budget_tokens", f"{self._target.origin} takes effort in words, not in tokens"
-            )
+        no_budget(value, self._target, self._notes)
 
     def _include(self, value: generation_pb2.ReasoningConfig) -> None:
         if not value.HasField("include"):

@@ -1,0 +1,52 @@
+"""Tools, their arguments and the shape of an answer, as OpenAI's two APIs write them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trunkline.v1 import completion_pb2, message_pb2
+from trunkline_server.providers.jsontext import embed, loads
+from trunkline_server.providers.schemas import arguments_with_reasoning, parameters_of
+
+
+def function_of(function: completion_pb2.FunctionTool, spec: completion_pb2.CompletionSpec) -> dict[str, Any]:
+    """A function's declaration, its schema byte for byte unless the spec asks for more."""
+    made: dict[str, Any] = {"name": function.name}
+    if function.description:
+        made["description"] = function.description
+    made["parameters"] = embed(parameters_of(function, spec))
+    if spec.HasField("strict_tools") or function.HasField("strict"):
+        made["strict"] = spec.strict_tools if spec.HasField("strict_tools") else function.strict
+    return made
+
+
+def provider_tool_of(tool: completion_pb2.ProviderTool) -> dict[str, Any]:
+    """A tool that the provider runs."""
+    config = loads(tool.config_json) if tool.config_json else {}
+    return {"type": tool.type, **config}
+
+
+def schema_of(asked: completion_pb2.JsonSchemaFormat) -> dict[str, Any]:
+    """A schema for the answer, with its name."""
+    made: dict[str, Any] = {"name": asked.name or "response"}
+    if asked.description:
+        made["description"] = asked.description
+    made["schema"] = embed(asked.json_schema)
+    if asked.HasField("strict"):
+        made["strict"] = asked.strict
+    return made
+
+
+def parallel_of(spec: completion_pb2.CompletionSpec) -> bool | None:
+    """May several tools be called at once? None: the spec does not say."""
+    if spec.max_tool_calls == 1:
+        return False
+    return spec.params.parallel_tool_calls if spec.params.HasField("parallel_tool_calls") else None
+
+
+def arguments_of(call: message_pb2.ToolCall, spec: completion_pb2.CompletionSpec) -> str:
+    """The arguments of an earlier call as they go back: with the injected one, where the schemas have it."""
+    arguments = call.arguments_json if call.arguments_json.strip() else "{}"
+    if call.HasField("reasoning") and spec.HasField("reasoning_argument"):
+        return arguments_with_reasoning(arguments, call.reasoning, spec.reasoning_argument)
+    return arguments
