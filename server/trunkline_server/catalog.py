@@ -74,7 +74,7 @@ class Catalog:
         if isinstance(listed, GatewayError):
             raise listed
         for found in listed:
-            if found.id == route.model:
+            if route.model in (found.id, found.name):
                 return self._model(provider, found)
         raise ModelNotFound(f"provider {provider.name!r} lists no model {route.model!r}", resource=("model", name))
 
@@ -135,18 +135,19 @@ class Catalog:
         return listed
 
     def _model(self, provider: Provider, listed: ListedModel) -> pb.Model:
-        capabilities = provider.capabilities(listed.id)
+        name = listed.name or listed.id
+        capabilities = provider.capabilities(name)
         model = pb.Model(
-            name=f"{provider.name}/{listed.id}",
+            name=f"{provider.name}/{name}",
             display_name=listed.display_name,
             provider=provider.name,
             provider_model=listed.id,
-            aliases=self._aliases(provider, listed.id),
+            aliases=self._aliases(provider, listed),
             capabilities=_names(capabilities),
             input_modalities=_inputs(capabilities),
             output_modalities=[pb.MODALITY_TEXT],
         )
-        window = listed.context_window_tokens or prices.context_window(provider.kind, listed.id)
+        window = listed.context_window_tokens or prices.context_window(provider.kind, name)
         if window:
             model.context_window_tokens = window
         most = listed.max_output_tokens or capabilities.max_output_tokens
@@ -154,20 +155,23 @@ class Catalog:
             model.max_output_tokens = most
         if listed.created:
             model.create_time.CopyFrom(timestamp(listed.created))
-        pricing = prices.pricing(provider.kind, listed.id)
+        pricing = prices.pricing(provider.kind, name)
         if pricing is not None:
             model.pricing.CopyFrom(pricing)
         return model
 
     def _with_aliased(self, provider: Provider, listed: list[ListedModel]) -> list[ListedModel]:
         """What the provider lists, and what aliases lead to beyond that."""
-        known = {model.id for model in listed}
+        known = {name for model in listed for name in (model.id, model.name)}
         led_to = {route.model for route in self.engine.aliases.values() if route.provider == provider.name}
         return [*listed, *(ListedModel(name) for name in sorted(led_to - known))]
 
-    def _aliases(self, provider: Provider, model: str) -> list[str]:
-        leads = (provider.name, model)
-        return sorted(alias for alias, to in self.engine.aliases.items() if (to.provider, to.model) == leads)
+    def _aliases(self, provider: Provider, listed: ListedModel) -> list[str]:
+        return sorted(
+            alias
+            for alias, to in self.engine.aliases.items()
+            if to.provider == provider.name and to.model in (listed.id, listed.name)
+        )
 
 
 def _names(capabilities: Capabilities) -> Sequence[pb.Capability.ValueType]:
