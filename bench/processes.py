@@ -32,12 +32,15 @@ class Process:
         name: str,
         command: Sequence[str],
         *,
-        env: Mapping[str, str] | None = None,
+        env: Mapping[str, str | None] | None = None,
         log: Path | None = None,
         cwd: Path = ROOT,
         piped: bool = False,
     ) -> None:
-        """`log`: where its standard error goes, and its standard output unless that is `piped` to us."""
+        """`log`: where its standard error goes, and its standard output unless that is `piped` to us.
+
+        `env` is added to our own; None takes a variable out.
+        """
         self.name = name
         self.log = log
         self.began = time.monotonic()
@@ -46,7 +49,7 @@ class Process:
             self.popen = subprocess.Popen(
                 command,
                 cwd=cwd,
-                env={**os.environ, **(env or {})},
+                env={name: value for name, value in {**os.environ, **(env or {})}.items() if value is not None},
                 stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if piped else errors,
                 stderr=errors,

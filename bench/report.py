@@ -47,10 +47,10 @@ class Figure:
         return f">= {self.least:g}{unit}" if self.least is not None else ""
 
 
-def compared(what: str, values: Sequence[float], floors: Sequence[float], **target: float) -> Figure:
+def compared(what: str, values: Sequence[float], floors: Sequence[float], *, most: float | None) -> Figure:
     """Microseconds of CPU in several rounds. The ratio is that of each round, so that a slow moment is in both."""
     ratios = [value / floor for value, floor in zip(values, floors, strict=True)]
-    return Figure(what, median(values), "us", median(floors), median(ratios), rounds=ratios, **target)
+    return Figure(what, median(values), "us", median(floors), median(ratios), most=most, rounds=ratios)
 
 
 def machine() -> dict[str, object]:

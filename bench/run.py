@@ -47,10 +47,10 @@ class Size:
     rounds: int
     #: Unary calls of each caller in a round.
     calls: int
-    starts: int
+    starts: int = 0
     #: One at a time, in a round.
-    latency_calls: int
-    held_streams: int
+    latency_calls: int = 0
+    held_streams: int = 0
 
 
 FULL = Size(rounds=9, calls=50, starts=5, latency_calls=100, held_streams=HELD_STREAMS)
@@ -63,8 +63,9 @@ class Scenario:
 
     what: str
     call: Call
-    floor_method: str
-    most: float
+    floor_method: str = ""
+    #: Most that its ratio to the floor may be.
+    most: float | None = None
     #: Calls side by side.
     callers: int = CALLERS
 
