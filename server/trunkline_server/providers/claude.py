@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trunkline.v1 import generation_pb2 as pb
+from trunkline.v1 import message_pb2
 from trunkline_server.providers.base import Capabilities, Notes, Target
 
 #: Levels of `output_config.effort`, least first.
@@ -272,3 +273,18 @@ def sampling(
 
 def _fits_thinking(name: str, value: float) -> bool:
     return (name == "temperature" and value == 1) or (name == "top_p" and value >= 0.95)
+
+
+# -- caching ----------------------------------------------------------------------------------------------------------
+
+_TTLS = {message_pb2.CACHE_TTL_5M: "5m", message_pb2.CACHE_TTL_1H: "1h", message_pb2.CACHE_TTL_24H: "1h"}
+
+
+def cache_mark(kind: str, cache: message_pb2.CacheControl, path: str, notes: Notes) -> dict[str, str]:
+    """A mark of this type for the end of a prefix to cache, with the time that it is kept."""
+    mark = {"type": kind}
+    if cache.ttl in _TTLS:
+        mark["ttl"] = _TTLS[cache.ttl]
+    if cache.ttl == message_pb2.CACHE_TTL_24H:
+        notes.altered(f"{path}.ttl", "a prefix is kept for an hour at most")
+    return mark

@@ -1,11 +1,14 @@
-"""Tools, their arguments and the shape of an answer, as OpenAI's two APIs write them."""
+"""Tools, their arguments and the shape of an answer, as several APIs write them."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from msgspec import Raw
+
 from trunkline.v1 import completion_pb2, message_pb2
-from trunkline_server.providers.jsontext import embed, loads
+from trunkline_server.providers.base import Notes
+from trunkline_server.providers.jsontext import embed, loads, try_loads
 from trunkline_server.providers.schemas import arguments_with_reasoning, parameters_of
 
 
@@ -50,3 +53,14 @@ def arguments_of(call: message_pb2.ToolCall, spec: completion_pb2.CompletionSpec
     if call.HasField("reasoning") and spec.HasField("reasoning_argument"):
         return arguments_with_reasoning(arguments, call.reasoning, spec.reasoning_argument)
     return arguments
+
+
+def arguments_object(call: message_pb2.ToolCall, spec: completion_pb2.CompletionSpec, path: str, notes: Notes) -> Any:
+    """The same for an API that takes arguments only as a JSON object: a text that is none is sent inside of one."""
+    if isinstance(try_loads(call.arguments_json.strip() or "{}"), dict):
+        return Raw(arguments_of(call, spec).encode())
+    notes.altered(
+        f"{path}.tool_call.arguments_json",
+        "arguments go only as a JSON object; the text is sent as its member `malformed_arguments`",
+    )
+    return {"malformed_arguments": call.arguments_json}

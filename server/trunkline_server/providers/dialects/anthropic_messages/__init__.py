@@ -8,22 +8,16 @@ from trunkline.v1 import completion_pb2
 from trunkline_server.errors import LLMError
 from trunkline_server.providers.assembly import Assembly
 from trunkline_server.providers.base import Decoder, ListedModel, Notes, Target, UpstreamRequest
-from trunkline_server.providers.dialects.anthropic_messages import errors, request, response
+from trunkline_server.providers.dialects.anthropic_messages import errors, request, response, vertex
 from trunkline_server.providers.dialects.anthropic_messages.stream import StreamDecoder
 
-__all__ = ["AnthropicMessages"]
+__all__ = ["AnthropicMessages", "VertexAnthropic"]
 
 
-class AnthropicMessages:
-    """The dialect. Also counts tokens and lists models."""
+class _Messages:
+    """What they answer, wherever they run. See `providers.base.Dialect`."""
 
-    name = "anthropic_messages"
     framing = "sse"
-
-    def encode(
-        self, spec: completion_pb2.CompletionSpec, target: Target, notes: Notes, *, stream: bool
-    ) -> UpstreamRequest:
-        return request.encode(spec, target, notes, stream=stream)
 
     def decode(self, body: bytes, assembly: Assembly) -> None:
         response.decode(body, assembly)
@@ -34,14 +28,39 @@ class AnthropicMessages:
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> LLMError:
         return errors.classify(status, headers, body)
 
-    def encode_count(self, spec: completion_pb2.CompletionSpec, target: Target, notes: Notes) -> UpstreamRequest:
-        return request.encode_count(spec, target, notes)
-
     def decode_count(self, body: bytes) -> int:
         return response.decode_count(body)
+
+
+class AnthropicMessages(_Messages):
+    """The dialect. Also counts tokens and lists models."""
+
+    name = "anthropic_messages"
+
+    def encode(
+        self, spec: completion_pb2.CompletionSpec, target: Target, notes: Notes, *, stream: bool
+    ) -> UpstreamRequest:
+        return request.encode(spec, target, notes, stream=stream)
+
+    def encode_count(self, spec: completion_pb2.CompletionSpec, target: Target, notes: Notes) -> UpstreamRequest:
+        return request.encode_count(spec, target, notes)
 
     def models_request(self) -> UpstreamRequest:
         return request.models_request()
 
     def decode_models(self, body: bytes) -> list[ListedModel]:
         return response.decode_models(body)
+
+
+class VertexAnthropic(_Messages):
+    """The same at Vertex AI, where the address names the model. Also counts tokens."""
+
+    name = "vertex_anthropic"
+
+    def encode(
+        self, spec: completion_pb2.CompletionSpec, target: Target, notes: Notes, *, stream: bool
+    ) -> UpstreamRequest:
+        return vertex.encode(spec, target, notes, stream=stream)
+
+    def encode_count(self, spec: completion_pb2.CompletionSpec, target: Target, notes: Notes) -> UpstreamRequest:
+        return vertex.encode_count(spec, target, notes)

@@ -11,9 +11,11 @@ from msgspec import Raw
 from trunkline.v1 import completion_pb2, message_pb2
 from trunkline_server.errors import LLMBadRequestError, LLMInvalidResponseError
 from trunkline_server.providers.base import FOREIGN, Notes, Target, part_is_foreign
-from trunkline_server.providers.claude import Model
+from trunkline_server.providers.claude import Model, cache_mark
+from trunkline_server.providers.ids import CallIds
 from trunkline_server.providers.jsontext import Reader, dumps, try_loads
-from trunkline_server.providers.schemas import arguments_with_reasoning
+from trunkline_server.providers.tools import arguments_object
+from trunkline_server.providers.turns import Turns
 
 Part = message_pb2.ContentPart
 Block = dict[str, Any] | Raw
@@ -27,7 +29,6 @@ _OPAQUE_BETAS = {
     "mcp_tool_use": "mcp-client-2025-11-20",
 }
 
-_TTLS = {message_pb2.CACHE_TTL_5M: "5m", message_pb2.CACHE_TTL_1H: "1h", message_pb2.CACHE_TTL_24H: "1h"}
 _TURNS = {
     message_pb2.ROLE_USER: "user",
     message_pb2.ROLE_TOOL: "user",
@@ -37,7 +38,6 @@ _TURNS = {
 }
 #: Documents whose bytes are text. The provider knows one name for all of them.
 _TEXT_DOCUMENTS = re.compile(r"text/.+|application/(json|xml|x-yaml|yaml|javascript|x-sh|.+\+(json|xml))")
-_ID = re.compile(r"[A-Za-z0-9_-]+")
 _NOT_ID = re.compile(r"[^A-Za-z0-9_-]")
 
 _object = Reader(dict[str, Raw])
@@ -54,11 +54,14 @@ class Conversation:
         #: Beta features that the content uses.
         self.betas: set[str] = set()
         self.system: list[Block] = []
-        self.turns: list[dict[str, Any]] = []
-        self._ids: dict[str, str] = {}
-        self._taken: set[str] = set()
+        self._turns = Turns(notes, is_result=_is_result, is_blank=_is_blank)
+        self._ids = CallIds(_NOT_ID)
         #: Calls that were left out; their results are left out as well.
         self._gone: set[str] = set()
+
+    @property
+    def turns(self) -> list[dict[str, Any]]:
+        return self._turns.whole()
 
     def read(self) -> None:
         """Reads the spec's messages."""
@@ -72,7 +75,7 @@ class Conversation:
                 self._instructions(message, path, leading=leading)
                 continue
             leading = False
-            self._turn(role, list(self._blocks(message.parts, f"{path}.parts")), path)
+            self._turns.add(role, list(self._blocks(message.parts, f"{path}.parts")), path)
 
     def _instructions(self, message: message_pb2.Message, path: str, *, leading: bool) -> None:
         blocks = []
@@ -81,41 +84,19 @@ class Conversation:
                 blocks.append(block)
             else:
                 self._notes.dropped(at, "instructions are text only")
-        blocks = _without_blanks(blocks)
+        blocks = self._turns.without_blanks(blocks)
         if not blocks:
             return
         if leading:
             self.system.extend(blocks)
         elif self._model.system_turns:
-            self._turn("system", blocks, path)
+            self._turns.add("system", blocks, path)
         else:
             self._notes.altered(
                 path,
                 f"{self._target.model} takes instructions only before the conversation; these are moved there",
             )
             self.system.extend(blocks)
-
-    def _turn(self, role: str, blocks: list[Block], path: str) -> None:
-        if not blocks:
-            return
-        if self.turns and self.turns[-1]["role"] == role:
-            content = self.turns[-1]["content"]
-            if role == "user" and _is_result(blocks[0]) and not _is_result(content[-1]):
-                # Results that come after something else in a turn are refused.
-                self._notes.altered(path, "the results of one turn's calls are moved before what was said after them")
-                place = next(at for at, block in enumerate(content) if not _is_result(block))
-                results = [block for block in blocks if _is_result(block)]
-                content[place:place] = results
-                blocks = [block for block in blocks if not _is_result(block)]
-            content.extend(blocks)
-        else:
-            self.turns.append({"role": role, "content": blocks})
-
-    def finish(self) -> None:
-        """Leaves out blank texts, which the provider refuses, wherever a turn says something else too."""
-        for turn in self.turns:
-            turn["content"] = _without_blanks(turn["content"]) or turn["content"]
-        self.turns = [turn for turn in self.turns if turn["role"] != "assistant" or _without_blanks(turn["content"])]
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
@@ -137,7 +118,7 @@ class Conversation:
         if kind == "reasoning":
             self._notes.dropped(f"{path}.cache_control", "a cached prefix cannot end with reasoning")
             return block
-        mark = cache_mark(part.cache_control, f"{path}.cache_control", self._notes)
+        mark = cache_mark("ephemeral", part.cache_control, f"{path}.cache_control", self._notes)
         if isinstance(block, Raw):
             return with_members(bytes(block), {"cache_control": mark})
         block["cache_control"] = mark
@@ -221,8 +202,8 @@ class Conversation:
             origin = part.origin_provider if part.HasField("origin_provider") else "another provider"
             self._notes.foreign_data(path, origin)
             return None
-        block: dict[str, Any] = {"type": "tool_use", "id": self._id(call.id), "name": call.name}
-        block["input"] = self._arguments(call, path)
+        block: dict[str, Any] = {"type": "tool_use", "id": self._ids.of(call.id), "name": call.name}
+        block["input"] = arguments_object(call, self._spec, path, self._notes)
         if part.signature:
             if part_is_foreign(part, self._target):
                 self._notes.foreign_data(f"{path}.signature", part.origin_provider)
@@ -231,24 +212,12 @@ class Conversation:
                 block.update(marks if isinstance(marks, dict) else {})
         return block
 
-    def _arguments(self, call: message_pb2.ToolCall, path: str) -> Any:
-        text = call.arguments_json if call.arguments_json.strip() else "{}"
-        if _is_object(text):
-            if call.HasField("reasoning") and self._spec.HasField("reasoning_argument"):
-                text = arguments_with_reasoning(text, call.reasoning, self._spec.reasoning_argument)
-            return Raw(text.encode())
-        self._notes.altered(
-            f"{path}.tool_call.arguments_json",
-            "Anthropic takes arguments only as a JSON object; the text is sent as its member `malformed_arguments`",
-        )
-        return {"malformed_arguments": text}
-
     def _tool_result(self, part: Part, path: str) -> Block | None:
         result = part.tool_result
         if result.tool_call_id in self._gone:
             return None
-        block: dict[str, Any] = {"type": "tool_result", "tool_use_id": self._id(result.tool_call_id)}
-        content = _without_blanks(list(self._blocks(result.parts, f"{path}.tool_result.parts")))
+        block: dict[str, Any] = {"type": "tool_result", "tool_use_id": self._ids.of(result.tool_call_id)}
+        content = self._turns.without_blanks(list(self._blocks(result.parts, f"{path}.tool_result.parts")))
         if content:
             block["content"] = content
         if result.is_error:
@@ -278,18 +247,6 @@ class Conversation:
             self.betas.add(beta)
         return with_members(part.opaque.json.encode(), {})
 
-    def _id(self, given: str) -> str:
-        """The id of a call as the provider accepts it: the same for call and result, and never that of another call."""
-        known = self._ids.get(given)
-        if known is None:
-            known = given if _ID.fullmatch(given) else _NOT_ID.sub("_", given) or "call"
-            stem, number = known, 2
-            while known in self._taken:
-                known, number = f"{stem}_{number}", number + 1
-            self._taken.add(known)
-            self._ids[given] = known
-        return known
-
 
 _PARTS: Mapping[str, Callable[[Conversation, Part, str], Block | None]] = {
     "text": Conversation._text,
@@ -303,16 +260,6 @@ _PARTS: Mapping[str, Callable[[Conversation, Part, str], Block | None]] = {
     "refusal": Conversation._refusal,
     "opaque": Conversation._opaque,
 }
-
-
-def cache_mark(cache: message_pb2.CacheControl, path: str, notes: Notes) -> dict[str, str]:
-    """A cache mark with its time to live."""
-    mark = {"type": "ephemeral"}
-    if cache.ttl in _TTLS:
-        mark["ttl"] = _TTLS[cache.ttl]
-    if cache.ttl == message_pb2.CACHE_TTL_24H:
-        notes.altered(f"{path}.ttl", "Anthropic keeps a prefix for an hour at most")
-    return mark
 
 
 def object_of(text: str) -> dict[str, Any]:
@@ -363,5 +310,5 @@ def _is_result(block: Block) -> bool:
     return not isinstance(block, Raw) and block["type"] == "tool_result"
 
 
-def _without_blanks(blocks: list[Block]) -> list[Block]:
-    return [block for block in blocks if isinstance(block, Raw) or block["type"] != "text" or block["text"].strip()]
+def _is_blank(block: Block) -> bool:
+    return not isinstance(block, Raw) and block["type"] == "text" and not block["text"].strip()

@@ -10,10 +10,9 @@ from msgspec import Raw
 
 from trunkline.v1 import completion_pb2, generation_pb2
 from trunkline_server.providers.base import Notes, Target, UpstreamRequest
-from trunkline_server.providers.claude import Model, model_of, sampling, think
+from trunkline_server.providers.claude import Model, cache_mark, model_of, sampling, think
 from trunkline_server.providers.dialects.anthropic_messages.content import (
     Conversation,
-    cache_mark,
     object_of,
     provider_tool,
     with_members,
@@ -88,7 +87,7 @@ class Draft:
 
 def encode(spec: CompletionSpec, target: Target, notes: Notes, *, stream: bool) -> UpstreamRequest:
     """Encodes a spec that passed validation."""
-    draft = _draft(spec, target, notes)
+    draft = draft_of(spec, target, notes)
     if stream:
         draft.body["stream"] = True
     return _request("/messages", draft)
@@ -96,26 +95,31 @@ def encode(spec: CompletionSpec, target: Target, notes: Notes, *, stream: bool) 
 
 def encode_count(spec: CompletionSpec, target: Target, notes: Notes) -> UpstreamRequest:
     """The same prompt, without what only its answer needs."""
-    draft = _draft(spec, target, notes)
+    return _request("/messages/count_tokens", counted_of(spec, target, notes))
+
+
+def counted_of(spec: CompletionSpec, target: Target, notes: Notes) -> Draft:
+    """What the question for a prompt's tokens holds."""
+    draft = draft_of(spec, target, notes)
     draft.body = {name: value for name, value in draft.body.items() if name in COUNTED}
     for tool in draft.body.get("tools", ()):
         if isinstance(tool, dict):
             # The endpoint refuses it; it changes no count.
             tool.pop("strict", None)
-    return _request("/messages/count_tokens", draft)
+    return draft
 
 
 def models_request() -> UpstreamRequest:
     return UpstreamRequest("/models?limit=1000", b"", (("anthropic-version", VERSION),), "GET")
 
 
-def _draft(spec: CompletionSpec, target: Target, notes: Notes) -> Draft:
+def draft_of(spec: CompletionSpec, target: Target, notes: Notes) -> Draft:
+    """The body of a request, whole but for what depends on where it goes."""
     model = model_of(str(target.capabilities.quirks.get("like", target.model)))
     params = _taken(spec.params, target, notes)
     draft = Draft(spec, params, target, model, notes, {"model": target.model, "max_tokens": 0})
     conversation = Conversation(spec, target, model, notes)
     conversation.read()
-    conversation.finish()
     if conversation.system:
         draft.body["system"] = conversation.system
     draft.body["messages"] = conversation.turns
@@ -332,7 +336,7 @@ def _tool(draft: Draft, tool: completion_pb2.Tool, path: str) -> dict[str, Any] 
         if draft.spec.strict_tools if draft.spec.HasField("strict_tools") else function.strict:
             made["strict"] = True
     if tool.HasField("cache_control"):
-        mark = cache_mark(tool.cache_control, f"{path}.cache_control", draft.notes)
+        mark = cache_mark("ephemeral", tool.cache_control, f"{path}.cache_control", draft.notes)
         if isinstance(made, Raw):
             return with_members(bytes(made), {"cache_control": mark})
         made["cache_control"] = mark
