@@ -40,7 +40,7 @@ class Embedder:
         upstream = self.engine.upstream(provider, options.credential)
         call.limit(provider.total_unary)
         inputs = list(spec.inputs)
-        size = provider.embedding_batch
+        size = target.capabilities.embedding_batch or provider.embedding_batch
         notes = Notes()
         requests = [
             dialect.encode_embeddings(spec, inputs[start : start + size], target, notes)

@@ -15,8 +15,10 @@ from trunkline_server.providers import fake
 from trunkline_server.providers.anthropic import ANTHROPIC
 from trunkline_server.providers.base import Dialect
 from trunkline_server.providers.compatible import ROWS
-from trunkline_server.providers.dialects.anthropic_messages import AnthropicMessages
+from trunkline_server.providers.dialects.anthropic_messages import AnthropicMessages, VertexAnthropic
+from trunkline_server.providers.dialects.gemini import Gemini, VertexGemini
 from trunkline_server.providers.dialects.openai_chat import OpenAIChat
+from trunkline_server.providers.google import GEMINI, VERTEX
 from trunkline_server.providers.http import HttpTimeouts
 from trunkline_server.providers.http import Upstream as HttpUpstream
 from trunkline_server.providers.local import LocalUpstream
@@ -24,9 +26,15 @@ from trunkline_server.providers.provider import Provider, Upstream
 from trunkline_server.providers.row import Row
 
 #: Kinds of providers by name. A configured provider's kind is one of these.
-KINDS: Mapping[str, Row] = {**ROWS, "anthropic": ANTHROPIC}
+KINDS: Mapping[str, Row] = {**ROWS, "anthropic": ANTHROPIC, "gemini": GEMINI, "vertex": VERTEX}
 
-DIALECTS: Mapping[str, type[Dialect]] = {"openai_chat": OpenAIChat, "anthropic_messages": AnthropicMessages}
+DIALECTS: Mapping[str, type[Dialect]] = {
+    "anthropic_messages": AnthropicMessages,
+    "gemini": Gemini,
+    "openai_chat": OpenAIChat,
+    "vertex_anthropic": VertexAnthropic,
+    "vertex_gemini": VertexGemini,
+}
 
 FAKE = "fake"
 
@@ -123,7 +131,7 @@ def build(options: ProviderOptions) -> Provider:
             timeouts=timeouts,
             max_connections=options.max_connections,
             ca_file=options.ca_file,
-            authorizer=row.authorizer(key, options.settings),
+            authorizer=row.authorizer(key, options.settings, base_url),
         )
         for credential, key in options.keys.items()
     }

@@ -96,6 +96,8 @@ class Capabilities:
     prompt_cache: bool = False
     streaming: bool = True
     embeddings: bool = False
+    #: Most inputs of one embedding request; None: as many as the provider takes of any.
+    embedding_batch: int | None = None
     token_count: bool = False
     #: Most tokens that the model generates, where known.
     max_output_tokens: int | None = None

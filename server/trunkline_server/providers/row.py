@@ -13,7 +13,12 @@ from trunkline_server.providers.auth import Authorizer
 from trunkline_server.providers.base import Capabilities
 from trunkline_server.providers.dialects.openai_chat.quirks import KEY, Quirks
 
-_HEADERS = {"bearer": ("authorization", "Bearer "), "x-api-key": ("x-api-key", ""), "api-key": ("api-key", "")}
+_HEADERS = {
+    "bearer": ("authorization", "Bearer "),
+    "x-api-key": ("x-api-key", ""),
+    "api-key": ("api-key", ""),
+    "x-goog-api-key": ("x-goog-api-key", ""),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ class Row:
     #: Environment variable that usually holds the key. Empty: no key is usual.
     key_env: str
     capabilities: Capabilities = field(default_factory=Capabilities)
-    auth: Literal["bearer", "x-api-key", "api-key"] = "bearer"
+    auth: Literal["bearer", "x-api-key", "api-key", "x-goog-api-key"] = "bearer"
     #: Key of `providers.DIALECTS`.
     dialect: str = "openai_chat"
     #: Models that are spoken to in another dialect. The first that matches counts.
@@ -83,8 +88,11 @@ class Row:
         """The usual address with these settings. Raises ValueError for settings that are missing or wrong."""
         return self.base_url
 
-    def authorizer(self, key: str, settings: Mapping[str, str]) -> Authorizer | None:
-        """What authenticates each request by itself; None: the headers of `authorization` do."""
+    def authorizer(self, key: str, settings: Mapping[str, str], base_url: str) -> Authorizer | None:
+        """What authenticates each request by itself; None: the headers of `authorization` do.
+
+        Credentials of the machine go to the cloud's own hosts only. Raises ValueError for settings that cannot work.
+        """
         return None
 
     def tongue_of(self, model: str) -> Tongue:

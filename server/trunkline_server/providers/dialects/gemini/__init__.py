@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 from trunkline.v1 import completion_pb2, embedding_service_pb2
 from trunkline_server.errors import LLMEmptyResponseError, LLMError
@@ -22,7 +21,7 @@ __all__ = ["Gemini", "VertexGemini", "capabilities"]
 class _GenerateContent:
     """What both have in common. See `providers.base.Dialect`."""
 
-    name: ClassVar[str]
+    name = ""
     framing = "sse"
     #: Files may have names.
     names_files = False

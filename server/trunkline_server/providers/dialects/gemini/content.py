@@ -13,7 +13,7 @@ from trunkline_server.providers.dialects.gemini.models import Model
 from trunkline_server.providers.dialects.gemini.response import GROUNDING, URL_CONTEXT
 from trunkline_server.providers.ids import is_made
 from trunkline_server.providers.jsontext import try_loads
-from trunkline_server.providers.schemas import arguments_with_reasoning
+from trunkline_server.providers.tools import arguments_object
 
 Part = message_pb2.ContentPart
 Wire = dict[str, Any] | Raw
@@ -175,22 +175,10 @@ class Conversation:
         # An id that the gateway made, or another provider, is none that the model has seen.
         known = "" if is_made(call.id) or part_is_foreign(part, self._target) else call.id
         self._calls[call.id] = (call.name, known)
-        wire: dict[str, Any] = {"name": call.name, "args": self._arguments(call, path)}
+        wire: dict[str, Any] = {"name": call.name, "args": arguments_object(call, self._spec, path, self._notes)}
         if known:
             wire["id"] = known
         return {"functionCall": wire}
-
-    def _arguments(self, call: message_pb2.ToolCall, path: str) -> Any:
-        text = call.arguments_json if call.arguments_json.strip() else "{}"
-        if isinstance(try_loads(text), dict):
-            if call.HasField("reasoning") and self._spec.HasField("reasoning_argument"):
-                text = arguments_with_reasoning(text, call.reasoning, self._spec.reasoning_argument)
-            return Raw(text.encode())
-        self._notes.altered(
-            f"{path}.tool_call.arguments_json",
-            "Gemini takes arguments only as a JSON object; the text is sent as its member `malformed_arguments`",
-        )
-        return {"malformed_arguments": text}
 
     def _tool_result(self, part: Part, path: str) -> Wire | None:
         result = part.tool_result

@@ -95,7 +95,8 @@ def capabilities(name: str) -> Capabilities:
         json_schema=model.json_schema,
         audio=True,
         reasoning=model.thinks,
-        embeddings=model is OTHER,
+        embeddings=model is OTHER or "embedding" in name,
+        embedding_batch=100,
         token_count=True,
         max_output_tokens=model.max_tokens,
     )

@@ -14,6 +14,7 @@ from trunkline_server.providers.dialects.gemini.models import Model, model_of
 from trunkline_server.providers.dialects.gemini.thinking import thinking_config
 from trunkline_server.providers.jsontext import embed, loads
 from trunkline_server.providers.options import with_options
+from trunkline_server.providers.parameters import taken
 from trunkline_server.providers.schemas import parameters_of
 
 CompletionSpec = completion_pb2.CompletionSpec
@@ -100,15 +101,13 @@ def _flag(path: str, description: str) -> Callable[[Draft, Any], None]:
 
 
 def _params(draft: Draft, params: generation_pb2.GenerationParams) -> None:
-    known = draft.target.capabilities.params
-    for descriptor, value in params.ListFields():
-        name = descriptor.name
-        if name in _PLAIN and (known is None or name in known):
+    for name, value in taken(params, draft.target, draft.notes, {}):
+        if name in _PLAIN:
             draft.config[_PLAIN[name]] = value
-        elif name in _PARAMS:
-            _PARAMS[name](draft, value)
         else:
-            draft.dropped(f"params.{name}", f"{draft.target.model} does not take it")
+            _PARAMS[name](draft, value)
+    if params.HasField("parallel_tool_calls") and not params.parallel_tool_calls and draft.spec.tools:
+        draft.dropped("params.parallel_tool_calls", "Gemini cannot be told to call one tool at a time")
 
 
 def _stop(draft: Draft, value: Any) -> None:
@@ -134,15 +133,6 @@ def _reasoning(draft: Draft, value: generation_pb2.ReasoningConfig) -> None:
 
 def _service_tier(draft: Draft, value: str) -> None:
     draft.body["serviceTier"] = value
-
-
-def _parallel(draft: Draft, value: bool) -> None:
-    if not value and draft.spec.tools:
-        draft.dropped("params.parallel_tool_calls", "Gemini cannot be told to call one tool at a time")
-
-
-def _most_calls(draft: Draft, value: int) -> None:
-    draft.dropped("max_tool_calls", "Gemini cannot be told how many tools to call")
 
 
 def _format(draft: Draft, value: completion_pb2.ResponseFormat) -> None:
@@ -230,7 +220,6 @@ _PARAMS: Mapping[str, Callable[[Draft, Any], None]] = {
     "top_logprobs": _top_logprobs,
     "reasoning": _reasoning,
     "service_tier": _service_tier,
-    "parallel_tool_calls": _parallel,
 }
 
 _FIELDS: Mapping[str, Callable[[Draft, Any], None]] = {
@@ -250,7 +239,7 @@ _FIELDS: Mapping[str, Callable[[Draft, Any], None]] = {
     "params": _params,
     "response_format": _format,
     "audio_output": _speech,
-    "max_tool_calls": _most_calls,
+    "max_tool_calls": _not_here("max_tool_calls", "Gemini cannot be told how many tools to call"),
     "end_user_id": _not_here("end_user_id", "Gemini is not told who the end user is"),
     "previous_response_id": _not_here("previous_response_id", "Gemini keeps no responses: send the whole conversation"),
     "store": _flag("store", "Gemini keeps no responses"),
