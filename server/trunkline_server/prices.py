@@ -39,10 +39,19 @@ def pricing(kind: str, model: str) -> pb.Pricing | None:
     return made if made.ByteSize() else None
 
 
+def known_models(kind: str) -> tuple[str, ...]:
+    """Ids of the provider's models; none if it is unknown."""
+    found = _provider(kind)
+    return () if found is None else tuple(model.id for model in found.models)  # type: ignore[attr-defined]
+
+
 @lru_cache(maxsize=4096)
 def _model(kind: str, model: str) -> object | None:
+    provider = _provider(kind)
+    return None if provider is None else provider.find_model(model)  # type: ignore[attr-defined]
+
+
+def _provider(kind: str) -> object | None:
     from genai_prices import data_snapshot  # 40 ms and 20 MB that only a listing needs
 
-    snapshot = data_snapshot.get_snapshot()
-    provider = data_snapshot.find_provider_by_id(snapshot.providers, _IDS.get(kind, kind))
-    return None if provider is None else provider.find_model(model)
+    return data_snapshot.find_provider_by_id(data_snapshot.get_snapshot().providers, _IDS.get(kind, kind))
