@@ -16,10 +16,10 @@ import pytest
 PATIENCE = 60.0
 
 
-def wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for(address: str, process: subprocess.Popen[bytes], log: Path, patience: float = PATIENCE) -> None:
     """Returns when something listens there. Fails with the log if the process ends before."""
     host, _, port = address.rpartition(":")
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + patience
     while time.monotonic() < until and process.poll() is None:
         with socket.socket() as probe:
             if probe.connect_ex((host, int(port))) == 0:
