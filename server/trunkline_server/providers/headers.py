@@ -14,7 +14,7 @@ from trunkline.v1 import completion_pb2
 #: Headers with the provider's id of the request, the most telling first.
 _REQUEST_IDS = (
     "x-request-id", "request-id", "x-amzn-requestid", "apim-request-id", "mistral-correlation-id", "x-ms-request-id",
-    "x-goog-request-id", "x-kong-request-id", "x-generation-id", "x-trace-id", "cf-ray",
+    "x-goog-request-id", "x-kong-request-id", "x-generation-id", "x-debug-trace-id", "x-trace-id", "cf-ray",
 )  # fmt: skip
 
 

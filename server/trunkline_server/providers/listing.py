@@ -9,28 +9,32 @@ from trunkline_server.providers.base import ListedModel, UpstreamRequest
 from trunkline_server.providers.jsontext import loads, unreadable
 
 #: Names of the same fact at different providers, the most usual first.
+_NAMES = ("display_name", "name")
 _WINDOWS = ("context_length", "context_window", "max_context_length", "max_model_len")
 _LONGEST = ("max_completion_tokens", "max_output_tokens", "max_output_length")
 
 REQUEST = UpstreamRequest("/models", b"", method="GET")
 
 
-def decode_models(body: bytes) -> list[ListedModel]:
-    """See `providers.base.ListingDialect`. Takes {data: [..]}, a bare list, and one model by itself."""
+def decode_models(body: bytes, key: str = "id") -> list[ListedModel]:
+    """See `providers.base.ListingDialect`. Takes {data: [..]}, a bare list, and one model by itself.
+
+    `key` is the member that holds a model's id.
+    """
     value = loads(body)
     rows = value
     if isinstance(value, dict):
-        rows = [value] if isinstance(value.get("id"), str) else value.get("data", value.get("models"))
+        rows = [value] if isinstance(value.get(key), str) else value.get("data", value.get("models"))
     if not isinstance(rows, list):
         raise unreadable(body)
-    return [_listed(row) for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str) and row["id"]]
+    return [_listed(row, key) for row in rows if isinstance(row, dict) and isinstance(row.get(key), str) and row[key]]
 
 
-def _listed(row: dict[str, Any]) -> ListedModel:
+def _listed(row: dict[str, Any], key: str) -> ListedModel:
     top = row.get("top_provider")
     return ListedModel(
-        id=row["id"],
-        display_name=next((row[name] for name in ("display_name", "name") if isinstance(row.get(name), str)), ""),
+        id=row[key],
+        display_name=next((row[name] for name in _NAMES if name != key and isinstance(row.get(name), str)), ""),
         created=_positive(row.get("created")),
         context_window_tokens=_tokens(row, _WINDOWS),
         max_output_tokens=_tokens(row, _LONGEST) or (_tokens(top, _LONGEST) if isinstance(top, dict) else None),

@@ -18,6 +18,12 @@ def address_of(media: message_pb2.Media) -> str | None:
     return media.uri if source == "uri" else None
 
 
+def text_of(media: message_pb2.Media) -> str:
+    """A document that is text, with its name above."""
+    title = f"{media.filename}:\n" if media.filename else ""
+    return title + media.data.decode("utf-8", "replace")
+
+
 def base64_of(data: bytes) -> str:
     return base64.b64encode(data).decode()
 

@@ -9,7 +9,8 @@ from trunkline.v1 import completion_pb2, message_pb2
 from trunkline_server.providers.base import Notes, Target, part_is_foreign
 from trunkline_server.providers.dialects.openai_chat.quirks import Quirks
 from trunkline_server.providers.jsontext import embed, loads, try_loads
-from trunkline_server.providers.media import address_of, base64_of
+from trunkline_server.providers.media import address_of, base64_of, text_of
+from trunkline_server.providers.results import ELSEWHERE, Held
 from trunkline_server.providers.tools import arguments_of
 from trunkline_server.providers.vocabulary import DETAILS, sound_of
 
@@ -43,17 +44,14 @@ class Messages:
 
     def encode(self) -> list[Wire]:
         encoded: list[Wire] = []
-        #: Media of tool results, to follow them in a message of the user's: a tool message holds text only.
-        held: list[Wire] = []
+        held = Held(self._notes)
         for index, message in enumerate(self._spec.messages):
             path = f"messages[{index}]"
             if message.role == message_pb2.ROLE_TOOL:
                 for at, part in enumerate(message.parts):
                     encoded.append(self._result(part.tool_result, f"{path}.parts[{at}].tool_result", held))
                 continue
-            if held:
-                encoded.append({"role": "user", "content": held})
-                held = []
+            encoded.extend(held.message())
             if message.role == message_pb2.ROLE_ASSISTANT:
                 made = self._assistant(message, path)
             else:
@@ -64,9 +62,7 @@ class Messages:
                 else:
                     self._say(f"{path}.name", f"{self._target.origin} takes no name of a participant")
             encoded.append(made)
-        if held:
-            encoded.append({"role": "user", "content": held})
-        return encoded
+        return [*encoded, *held.message()]
 
     def _say(self, path: str, text: str) -> None:
         """Warns of what is no reason to refuse: nothing that was asked for is missing."""
@@ -134,8 +130,7 @@ class Messages:
         if source == "data" and media.mime_type.startswith("text/"):
             # Files are PDF here; a text is a text.
             self._say(f"{path}.document", "sent as text")
-            title = f"{media.filename}:\n" if media.filename else ""
-            return {"type": "text", "text": title + media.data.decode("utf-8", "replace")}
+            return {"type": "text", "text": text_of(media)}
         if not self._target.capabilities.documents:
             return self._dropped(path, "no documents")
         if source == "uri" and not self._quirks.document_urls:
@@ -269,23 +264,20 @@ class Messages:
 
     # -- tool results -------------------------------------------------------------------------------------------------
 
-    def _result(self, result: message_pb2.ToolResult, path: str, held: list[Wire]) -> Wire:
+    def _result(self, result: message_pb2.ToolResult, path: str, held: Held) -> Wire:
         texts: list[Wire] = []
         media: list[Wire] = []
         for at, part in enumerate(result.parts):
             made = self._part(part, f"{path}.parts[{at}]")
             if made is not None:
                 (texts if made.get("type") == "text" else media).append(made)
-        if media:
-            self._say(path, "what is no text was sent in a message of the user's after the results")
-            held.append({"type": "text", "text": f"Returned by the tool call {result.tool_call_id}:"})
-            held.extend(media)
+        held.keep(media, result.tool_call_id, path)
         if result.is_error:
             self._say(f"{path}.is_error", "the text alone tells the model that the tool failed")
         plain = all(text.keys() == {"type", "text"} for text in texts)
         content: str | list[Wire] = texts
         if plain and len(texts) <= 1:
-            content = texts[0]["text"] if texts else "" if not media else "See the next message."
+            content = texts[0]["text"] if texts else "" if not media else ELSEWHERE
         return {"role": "tool", "tool_call_id": result.tool_call_id, "content": content}
 
 

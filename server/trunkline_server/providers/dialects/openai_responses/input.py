@@ -12,7 +12,8 @@ from trunkline_server.providers.base import FOREIGN, Notes, Target, part_is_fore
 from trunkline_server.providers.dialects.openai_responses.items import PIECE
 from trunkline_server.providers.dialects.openai_responses.quirks import Quirks
 from trunkline_server.providers.jsontext import embed, try_loads
-from trunkline_server.providers.media import address_of, base64_of
+from trunkline_server.providers.media import address_of, base64_of, text_of
+from trunkline_server.providers.results import ELSEWHERE, Held
 from trunkline_server.providers.tools import arguments_of
 from trunkline_server.providers.vocabulary import DETAILS, sound_of
 
@@ -56,7 +57,7 @@ class Conversation:
     def read(self) -> None:
         """Reads the spec's messages."""
         start = self._instruct()
-        held: list[Wire] = []
+        held = Held(self._notes, text="input_text")
         for index, message in enumerate(self._spec.messages):
             if index < start:
                 continue
@@ -67,17 +68,14 @@ class Conversation:
                 for at, part in enumerate(message.parts):
                     self._result(part.tool_result, f"{path}.parts[{at}].tool_result", held)
                 continue
-            if held:
-                self.items.append({"role": "user", "content": held})
-                held = []
+            self.items.extend(held.message())
             if message.role == message_pb2.ROLE_ASSISTANT:
                 _Turn(self, path).read(message.parts)
                 if not self._is_said_by_model(index + 1):
                     self._open_ended(path)
             else:
                 self._message(message, path)
-        if held:
-            self.items.append({"role": "user", "content": held})
+        self.items.extend(held.message())
 
     def _instruct(self) -> int:
         """Takes the instructions; returns how many messages they are."""
@@ -174,8 +172,7 @@ class Conversation:
         if not self._target.capabilities.documents:
             if source == "data" and media.mime_type.startswith("text/"):
                 self._notes.remark(f"{path}.document", "sent as text")
-                title = f"{media.filename}:\n" if media.filename else ""
-                return {"type": "input_text", "text": title + media.data.decode("utf-8", "replace")}
+                return {"type": "input_text", "text": text_of(media)}
             return self.dropped(path, "no documents")
         file: Wire = {"type": "input_file"}
         if media.filename:
@@ -227,7 +224,7 @@ class Conversation:
         self.items.append({**made, **marks})
         return True
 
-    def _result(self, result: message_pb2.ToolResult, path: str, held: list[Wire]) -> None:
+    def _result(self, result: message_pb2.ToolResult, path: str, held: Held) -> None:
         if result.tool_call_id in self._gone:
             return
         if result.is_error:
@@ -248,15 +245,12 @@ class Conversation:
         kind = "custom_tool_call_output" if custom else "function_call_output"
         self.items.append({"type": kind, "call_id": result.tool_call_id, "output": output})
 
-    def _without_media(self, parts: list[Wire | Raw], call_id: str, path: str, held: list[Wire]) -> str:
+    def _without_media(self, parts: list[Wire | Raw], call_id: str, path: str, held: Held) -> str:
         """The texts of a result; what is no text follows in a message of the user's."""
         texts = [part["text"] for part in parts if isinstance(part, dict) and part["type"] == "input_text"]
         media = [part for part in parts if isinstance(part, dict) and part["type"] != "input_text"]
-        if media:
-            self._notes.remark(path, "what is no text was sent in a message of the user's after the results")
-            held.append({"type": "input_text", "text": f"Returned by the tool call {call_id}:"})
-            held.extend(media)
-        return "\n".join(texts) if texts else "See the next message."
+        held.keep(media, call_id, path)
+        return "\n".join(texts) if texts else ELSEWHERE
 
     # -- thoughts -----------------------------------------------------------------------------------------------------
 
