@@ -104,7 +104,7 @@ def with_param(name: str) -> CompletionSpec:
     params = spec.params
     field = generation_pb2.GenerationParams.DESCRIPTOR.fields_by_name[name]
     if name == "reasoning":
-        params.reasoning.effort = generation_pb2.REASONING_EFFORT_LOW
+        params.reasoning.effort = generation_pb2.REASONING_EFFORT_HIGH
     elif name == "logit_bias":
         params.logit_bias["7"] = 1.0
     elif name == "stop_sequences":
