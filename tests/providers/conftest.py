@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 import uvloop
 
+from trunkline_server.providers.base import UpstreamRequest
+from trunkline_server.providers.http import Upstream
+
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Callable[[], Any]]:
     """The loop that the server runs on."""
@@ -84,6 +87,32 @@ class Server:
 
 
 Start = Callable[..., Awaitable[tuple[str, Server]]]
+
+
+class Connection:
+    """Is the call that a test makes the first one on its connection, or the second? They take different ways."""
+
+    def __init__(self, kept: bool) -> None:
+        self._kept = kept
+
+    def script(self, script: Script) -> Script:
+        async def both(peer: Peer) -> None:
+            if self._kept:
+                await peer.request()
+                await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+            await script(peer)
+
+        return both
+
+    async def open(self, http: Upstream) -> None:
+        """To be called before the call that is tested."""
+        if self._kept:
+            await http.send(UpstreamRequest("/before", b"{}"))
+
+
+@pytest.fixture(params=[False, True], ids=["new", "kept"])
+def connection(request: pytest.FixtureRequest) -> Connection:
+    return Connection(request.param)
 
 
 @pytest.fixture

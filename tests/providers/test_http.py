@@ -47,15 +47,16 @@ async def always(peer):
 # -- what is sent and what comes back ---------------------------------------------------------------------------------
 
 
-async def test_a_request_is_sent_as_built_and_its_answer_returned(serve):
+async def test_a_request_is_sent_as_built_and_its_answer_returned(serve, connection):
     seen = []
 
     async def script(peer):
         seen.append(await peer.request())
         await peer.send(answer(b'{"ok":1}', b"X-Request-Id: req_1", b"Set-Cookie: a=b"))
 
-    url, _ = await serve(script)
+    url, server = await serve(connection.script(script))
     http = upstream(f"{url}/v1/")
+    await connection.open(http)
 
     reply = await http.send(UpstreamRequest("/chat/completions", b'{"model":"m"}', headers=(("X-Beta", "b1"),)))
 
@@ -74,6 +75,7 @@ async def test_a_request_is_sent_as_built_and_its_answer_returned(serve):
     }
     assert (reply.status, reply.body, reply.headers["x-request-id"]) == (200, b'{"ok":1}', "req_1")
     assert all(name == name.lower() for name in reply.headers)
+    assert server.connections == 1
     await http.aclose()
 
 
@@ -91,20 +93,70 @@ async def test_a_request_is_sent_as_built_and_its_answer_returned(serve):
         ),
     ],
 )
-async def test_a_path_arrives_byte_for_byte(serve, base, path, line):
+async def test_a_path_arrives_byte_for_byte(serve, base, path, line, connection):
     seen = []
 
     async def script(peer):
         seen.append(await peer.request())
         await peer.send(answer())
 
-    url, _ = await serve(script)
+    url, _ = await serve(connection.script(script))
     http = upstream(url + base)
+    await connection.open(http)
 
     await http.send(UpstreamRequest(path, b"", method="GET"))
 
     assert seen[0][0] == f"GET {line} HTTP/1.1"
-    assert seen[0][2] == b""
+    assert "content-length" not in seen[0][1]
+    await http.aclose()
+
+
+async def test_what_is_said_before_an_answer_is_passed_over(serve, connection):
+    async def script(peer):
+        await peer.request()
+        await peer.send(b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n")
+        await peer.send(answer(b"late"))
+
+    url, _ = await serve(connection.script(script))
+    http = upstream(url)
+    await connection.open(http)
+
+    reply = await http.send(REQUEST)
+
+    assert (reply.status, reply.body, "link" in reply.headers) == (200, b"late", False)
+    await http.aclose()
+
+
+async def test_a_connection_whose_request_had_not_gone_when_it_was_answered_is_not_used_again(serve, tmp_path):
+    async def script(peer):
+        await peer.request()
+        await peer.send(answer())
+        await peer.reader.readuntil(b"\r\n\r\n")
+        peer.writer.transport.pause_reading()
+        await peer.send(answer(b"too much", status=b"413 Content Too Large"))
+        await peer.gone()
+
+    path = str(tmp_path / "socket")  # its buffers do not grow, so that some of the request is left
+    url, server = await serve(script, path=path)
+    http = upstream(url, uds=path)
+
+    for _ in range(2):
+        await http.send(REQUEST)
+        reply = await http.send(UpstreamRequest("/chat/completions", b"x" * 1_000_000))
+        assert (reply.status, reply.body) == (413, b"too much")
+
+    assert server.connections == 2
+    await http.aclose()
+
+
+async def test_no_header_smuggles_another_request(serve, connection):
+    url, _ = await serve(connection.script(always))
+    http = upstream(url)
+    await connection.open(http)
+    request = httpx.Request("POST", url, headers=[(b"x", b"1\r\n\r\nGET / HTTP/1.1")], stream=httpx.ByteStream(b"{}"))
+
+    with pytest.raises((httpx.LocalProtocolError, ValueError)):
+        await http._transport.handle_async_request(request)
     await http.aclose()
 
 
@@ -374,14 +426,15 @@ FAULTS = {
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["unary", "stream"])
 @pytest.mark.parametrize(("wire", "error", "text"), FAULTS.values(), ids=FAULTS)
-async def test_a_fault_of_the_provider_is_an_error_of_ours(serve, wire, error, text, streamed):
+async def test_a_fault_of_the_provider_is_an_error_of_ours(serve, wire, error, text, streamed, connection):
     async def script(peer):
         await peer.request()
         if wire:
             await peer.send(wire)
 
-    url, _ = await serve(script)
+    url, _ = await serve(connection.script(script))
     http = upstream(url)
+    await connection.open(http)
 
     with pytest.raises(error, match=text) as failed:
         await (consume(http) if streamed else http.send(REQUEST))
@@ -402,7 +455,7 @@ async def collect(reply, got: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize("when", ["at once", "after the request", "after the head", "in the body"])
-async def test_a_reset_is_a_connection_error(serve, when):
+async def test_a_reset_is_a_connection_error(serve, when, connection):
     async def script(peer):
         if when != "at once":
             await peer.request()
@@ -413,8 +466,9 @@ async def test_a_reset_is_a_connection_error(serve, when):
         await asyncio.sleep(0.02)
         peer.reset()
 
-    url, _ = await serve(script)
+    url, _ = await serve(connection.script(script))
     http = upstream(url)
+    await connection.open(http)
 
     with pytest.raises(LLMConnectionError) as failed:
         await http.send(REQUEST)
@@ -424,7 +478,7 @@ async def test_a_reset_is_a_connection_error(serve, when):
 
 
 @pytest.mark.parametrize("reset", [False, True])
-async def test_what_came_before_a_cut_is_delivered_even_to_a_slow_reader(serve, reset):
+async def test_what_came_before_a_cut_is_delivered_even_to_a_slow_reader(serve, reset, connection):
     cut = asyncio.Event()
 
     async def script(peer):
@@ -438,8 +492,9 @@ async def test_what_came_before_a_cut_is_delivered_even_to_a_slow_reader(serve, 
             peer.writer.close()
         cut.set()
 
-    url, _ = await serve(script)
+    url, _ = await serve(connection.script(script))
     http = upstream(url)
+    await connection.open(http)
     got: list[bytes] = []
 
     async with http.stream(REQUEST) as reply:
@@ -456,14 +511,15 @@ async def test_what_came_before_a_cut_is_delivered_even_to_a_slow_reader(serve, 
     "wire", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc", CHUNKED, CHUNKED + chunk(b"x")]
 )
 @pytest.mark.parametrize("streamed", [False, True], ids=["unary", "stream"])
-async def test_silence_is_a_timeout(serve, wire, streamed):
+async def test_silence_is_a_timeout(serve, wire, streamed, connection):
     async def script(peer):
         await peer.request()
         await peer.send(wire)
         await peer.gone()
 
-    url, _ = await serve(script)
+    url, _ = await serve(connection.script(script))
     http = upstream(url, timeouts=HttpTimeouts(connect=5, idle=0.2))
+    await connection.open(http)
 
     with pytest.raises(LLMTimeoutError, match=r"sent nothing for 0\.2 s"):
         await (consume(http) if streamed else http.send(REQUEST))

@@ -96,7 +96,7 @@ async def tapped(url: str):
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["unary", "stream"])
 @pytest.mark.parametrize("sent", MOMENTS.values(), ids=MOMENTS)
-async def test_a_cancelled_call_closes_its_socket(serve, sent, streamed, channel):
+async def test_a_cancelled_call_closes_its_socket(serve, sent, streamed, channel, connection):
     asked = asyncio.Event()
 
     async def script(peer):
@@ -105,9 +105,10 @@ async def test_a_cancelled_call_closes_its_socket(serve, sent, streamed, channel
         asked.set()
         await peer.gone()
 
-    url, _ = await serve(script, **channel[0])
+    url, _ = await serve(connection.script(script), **channel[0])
     async with tapped(url) as (tap, url):
         http = Upstream(url, headers={}, timeouts=HttpTimeouts(), **channel[1])
+        await connection.open(http)
         call = asyncio.create_task(consume(http) if streamed else http.send(REQUEST))
         await asyncio.wait_for(asked.wait(), 5)
         await asyncio.sleep(0.02)

@@ -5,15 +5,20 @@ docs/decisions/0003-http-transport.md has what was measured, and why this is not
 
 from __future__ import annotations
 
+import asyncio
 import io
 import select
 import ssl
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import aiohttp
 import httpx
-from aiohttp.http_exceptions import ContentEncodingError
+from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.connector import Connection
+from aiohttp.helpers import TimerNoop
+from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -26,6 +31,15 @@ KEEP_ALIVE = 30.0
 #: Most bytes of one header of an answer, and most headers.
 MAX_HEADER_BYTES, MAX_HEADERS = 64 * 1024, 256
 
+_BOUNDS: dict[str, Any] = {
+    "read_bufsize": READ_BUFFER,
+    "max_line_size": MAX_HEADER_BYTES,
+    "max_field_size": MAX_HEADER_BYTES,
+    "max_headers": MAX_HEADERS,
+}
+_NO_TIMER = TimerNoop()
+_WITHOUT_BODY = ("GET", "HEAD", "OPTIONS", "TRACE")
+
 #: First match.
 _ERRORS: tuple[tuple[type[Exception], type[httpx.TransportError | httpx.DecodingError]], ...] = (
     (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),
@@ -35,6 +49,7 @@ _ERRORS: tuple[tuple[type[Exception], type[httpx.TransportError | httpx.Decoding
     (aiohttp.ClientConnectorError, httpx.ConnectError),
     (aiohttp.ClientResponseError, httpx.RemoteProtocolError),
     (ContentEncodingError, httpx.DecodingError),
+    (HttpProcessingError, httpx.RemoteProtocolError),
     (aiohttp.ClientError, httpx.ReadError),
     (OSError, httpx.ReadError),
 )
@@ -61,12 +76,18 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._uds = uds
         self._proxy = proxy
         self._session: aiohttp.ClientSession | None = None
+        self._connector: _TcpConnector | _UnixConnector | None = None
+        #: By origin: under which key the pool keeps its connections.
+        self._keys: dict[tuple[bytes, bytes, int | None], ConnectionKey] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         body = await request.aread()
         limits = request.extensions.get("timeout", {})
+        session = self._open()
         try:
-            response = await self._open().request(
+            if len(body) <= ONE_WRITE and (kept := await self._kept(request)) is not None:
+                return await _exchange(kept, request, body, limits.get("read"))
+            response = await session.request(
                 request.method,
                 _url(str(request.url)),
                 headers=_headers(request.headers),
@@ -75,73 +96,130 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 timeout=_timeout(limits.get("connect"), limits.get("read")),
                 proxy=self._proxy,
             )
-        except (aiohttp.ClientError, OSError) as exc:
-            raise _to_httpx(exc, request) from exc
-        headers = list(response.raw_headers)
-        if coding := response.headers.get("Content-Encoding"):
-            if coding.lower() not in _CODINGS:
-                response.release()
-                raise httpx.DecodingError("unknown content-encoding", request=request)
-            headers = [item for item in headers if item[0].lower() not in (b"content-encoding", b"content-length")]
-        return httpx.Response(response.status, headers=headers, stream=_Body(response, request), request=request)
+        except (aiohttp.ClientError, HttpProcessingError, OSError) as exc:
+            raise _to_httpx(exc) from exc
+        return _response(response.status, response.raw_headers, _Body(response.content, response.release))
 
     async def aclose(self) -> None:
         if self._session is not None:
             await self._session.close()
 
+    async def _kept(self, request: httpx.Request) -> Connection | None:
+        """A connection from the pool, if there is one on which a request can be written as it is."""
+        if self._proxy is not None or self._connector is None:
+            return None
+        url = request.url
+        origin = (url.raw_scheme, url.raw_host, url.port)
+        key = self._keys.get(origin)
+        if key is None:
+            loop = asyncio.get_running_loop()
+            key = self._keys[origin] = aiohttp.ClientRequest("GET", _url(str(url)), loop=loop).connection_key
+        connection: Connection | None = await self._connector._get(key, [])
+        return connection
+
     def _open(self) -> aiohttp.ClientSession:
         """Made on first use: it belongs to the loop that runs then."""
         if self._session is None:
             if self._uds is not None:
-                connector: aiohttp.BaseConnector = _UnixConnector(
+                connector: _TcpConnector | _UnixConnector = _UnixConnector(
                     self._uds, limit=self._max_connections, keepalive_timeout=KEEP_ALIVE
                 )
             else:
                 connector = _TcpConnector(
                     limit=self._max_connections, keepalive_timeout=KEEP_ALIVE, ssl=self._ssl_context or True
                 )
+            self._connector = connector
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 # The request says what is sent.
                 skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
-                read_bufsize=READ_BUFFER,
-                max_line_size=MAX_HEADER_BYTES,
-                max_field_size=MAX_HEADER_BYTES,
-                max_headers=MAX_HEADERS,
+                **_BOUNDS,
             )
         return self._session
+
+
+async def _exchange(connection: Connection, request: httpx.Request, body: bytes, read: float | None) -> httpx.Response:
+    """One request and its answer on a kept connection.
+
+    What aiohttp does for any request there can be costs as much as all the rest of a call. Here nothing is left to
+    decide: the connection stands, the bytes are ready, and aiohttp's own protocol reads the answer.
+    """
+    protocol, transport = connection.protocol, connection.transport
+    assert protocol is not None  # noqa: S101  # it was just taken from the pool
+    assert transport is not None  # noqa: S101
+    try:
+        protocol.set_response_params(
+            timer=_NO_TIMER, skip_payload=request.method == "HEAD", read_until_eof=True, read_timeout=read, **_BOUNDS
+        )
+        transport.write(_head(request, len(body)) + body)
+        protocol.start_timeout()
+        message, content = await protocol.read()
+        while 100 <= message.code < 200 and message.code != 101:
+            message, content = await protocol.read()
+    except BaseException:
+        connection.close()
+        raise
+
+    content.on_eof(connection.release)
+    return _response(message.code, message.raw_headers, _Body(content, connection.release))
+
+
+def _head(request: httpx.Request, length: int) -> bytes:
+    """Request line and headers. Raises httpx.LocalProtocolError for a header with an end of line in it."""
+    url = request.url
+    lines = [b"%s %s HTTP/1.1" % (request.method.encode("ascii"), url.raw_path), b"host: " + url.netloc]
+    lines.extend([name + b": " + value for name, value in request.headers.raw])
+    if length or request.method not in _WITHOUT_BODY:
+        lines.append(b"content-length: %d" % length)
+    head = b"\r\n".join([*lines, b"", b""])
+    if head.count(b"\n") != len(lines) + 1 or head.count(b"\r") != len(lines) + 1:
+        raise httpx.LocalProtocolError("a header holds an end of line", request=request)
+    return head
+
+
+def _response(status: int, headers: Any, body: _Body) -> httpx.Response:
+    """Without its request: a stream would hold the whole prompt in memory as long as it lasts."""
+    for name, value in headers:
+        if name.lower() == b"content-encoding":
+            if value.lower() not in _CODINGS:
+                body.release()
+                raise httpx.DecodingError("unknown content-encoding")
+            headers = [item for item in headers if item[0].lower() not in (b"content-encoding", b"content-length")]
+            break
+    return httpx.Response(status, headers=headers, stream=body)
 
 
 class _Body(httpx.AsyncByteStream):
     """What has arrived, in one piece, as often as something has."""
 
-    __slots__ = ("_request", "_response")
+    __slots__ = ("_content", "release")
 
-    def __init__(self, response: aiohttp.ClientResponse, request: httpx.Request) -> None:
-        self._response = response
-        self._request = request
+    def __init__(self, content: aiohttp.StreamReader, release: Callable[[], object]) -> None:
+        self._content = content
+        #: Gives the connection back, or closes it if the answer has not ended.
+        self.release = release
 
     def __aiter__(self) -> _Body:
         return self
 
     async def __anext__(self) -> bytes:
-        content = self._response.content
+        content = self._content
         try:
             chunk = await content.readany()
-        except (aiohttp.ClientError, OSError) as exc:
+        except (aiohttp.ClientError, HttpProcessingError, OSError) as exc:
             # aiohttp reports a cut at once, but what came before it and was not read yet is the provider's word too.
             content.set_exception(None)  # type: ignore[arg-type]
             chunk = content.read_nowait()
             content.set_exception(exc)
             if not chunk:
-                raise _to_httpx(exc, self._request) from exc
+                raise _to_httpx(exc) from exc
         if not chunk:
             raise StopAsyncIteration
         return chunk
 
     async def aclose(self) -> None:
-        self._response.release()
+        self.release()
 
 
 class _Connector(aiohttp.BaseConnector):
@@ -162,8 +240,10 @@ class _Connector(aiohttp.BaseConnector):
         """Closes a connection in the middle of an answer at once.
 
         Closing politely waits for what is still to be written, and under TLS up to 30 s for the provider's farewell.
+        In the middle it is, too, when the answer came before all of the request had gone.
         """
-        if should_close or protocol.should_close:
+        transport = protocol.transport
+        if should_close or protocol.should_close or (transport is not None and transport.get_write_buffer_size()):
             protocol.abort()
             should_close = True
         super()._release(key, protocol, should_close=should_close)
@@ -178,7 +258,7 @@ class _UnixConnector(_Connector, aiohttp.UnixConnector):
 
 
 #: What aiohttp decodes, some with a library that may be missing: then the answer is one that cannot be read.
-_CODINGS = ("gzip", "deflate", "br", "zstd", "identity")
+_CODINGS = (b"gzip", b"deflate", b"br", b"zstd", b"identity")
 
 
 def _is_readable(transport: Any) -> bool:
@@ -188,11 +268,11 @@ def _is_readable(transport: Any) -> bool:
     return bool(poll.poll(0))
 
 
-def _to_httpx(exc: BaseException, request: httpx.Request) -> httpx.HTTPError:
+def _to_httpx(exc: BaseException) -> httpx.HTTPError:
     if isinstance(exc.__cause__, ContentEncodingError):
         exc = exc.__cause__
     to = next(to for kind, to in _ERRORS if isinstance(exc, kind))
-    return to(type(exc).__name__, request=request)
+    return to(type(exc).__name__)
 
 
 @lru_cache(maxsize=4096)
