@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from tests.fidelity import answers
 from tests.fidelity.corpus import Recording
-from tests.fidelity.requests import anthropic_messages, openai_chat
+from tests.fidelity.requests import anthropic_messages, embeddings, gemini, openai_chat, vertex
 
 from trunkline import TrunklineError
 from trunkline.collect import Collector
@@ -31,7 +31,11 @@ DEADLINE = 30.0
 Converter = Callable[[Mapping[str, Any]], completion_pb2.CompletionSpec]
 
 #: How a kind of provider's recorded requests are read; all others are Chat Completions.
-CONVERTERS: Mapping[str, Converter] = {"anthropic": anthropic_messages.spec_from}
+CONVERTERS: Mapping[str, Converter] = {
+    "anthropic": anthropic_messages.spec_from,
+    "gemini": gemini.spec_from,
+    "vertex": vertex.spec_from,
+}
 
 STRANGE = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
 _WARN = completion_pb2.CallOptions(on_unsupported=completion_pb2.ON_UNSUPPORTED_WARN)
@@ -97,17 +101,8 @@ class Caller:
         return answers.of_error(error, "".join(said)), error.reason
 
     async def _embed(self, recording: Recording, provider: str, kind: str) -> dict[str, Any]:
-        asked = recording.request if isinstance(recording.request, dict) else {}
-        spec = embedding_service_pb2.EmbeddingSpec(model=f"{provider}/{recording.model}")
-        inputs = asked.get("input", asked.get("inputs", "text"))
-        for value in inputs if isinstance(inputs, list) and not all(isinstance(i, int) for i in inputs) else [inputs]:
-            one = spec.inputs.add()
-            if isinstance(value, list):
-                one.token_ids.ids.extend(value)
-            else:
-                one.text = value if isinstance(value, str) and value else " "
-        if isinstance(asked.get("dimensions"), int):
-            spec.dimensions = asked["dimensions"]
+        spec = embeddings.spec_from(recording.request, recording.vectors)
+        spec.model = f"{provider}/{recording.model}"
         request = embedding_service_pb2.CreateEmbeddingsRequest(spec=spec, options=_WARN)
         try:
             answer = await self._embeddings.CreateEmbeddings(request, metadata=_about(recording), timeout=DEADLINE)

@@ -23,6 +23,8 @@ class Recording:
     path: str
     model: str
     streamed: bool
+    #: How many vectors came back.
+    vectors: int
 
 
 #: What a family is called with, by the end of its name; chat is everything else.
@@ -75,7 +77,21 @@ def _recording(row: dict[str, Any], family: str) -> Recording:
         path=row.get("url_path") or "",
         model=_model(row, request),
         streamed=bool(row.get("stream_requested") or row.get("streaming")),
+        vectors=_vectors(row) if kind_of(family) == "embeddings" else 0,
     )
+
+
+#: Members that hold a vector for each input.
+_VECTORS = ("data", "embeddings", "predictions")
+
+
+def _vectors(row: dict[str, Any]) -> int:
+    try:
+        answer = json.loads(row.get("response_body") or "")
+    except ValueError:
+        return 0
+    found = [answer[name] for name in _VECTORS if name in answer] if isinstance(answer, dict) else []
+    return len(found[0]) if found and isinstance(found[0], list) else 0
 
 
 def _model(row: dict[str, Any], request: Any) -> str:

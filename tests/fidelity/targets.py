@@ -11,7 +11,6 @@ _KINDS = {
     "crusoe": "openai",
     "databricks": "openai",
     "doubleword": "openai",
-    "gemini": "openai",
     "github": "openai",
     "mistralrs": "openai",
     "venice": "openai",
@@ -21,18 +20,24 @@ _KINDS = {
 #: Wires that the gateway speaks, by the second part of a family's name, and the kind that overrides the first part.
 _WIRES: dict[str, str | None] = {
     "chat": None,
-    "openai-chat": None,
+    "openai-chat": "openai",
     "embeddings": None,
     "models": None,
     "messages": None,
     "count_tokens": None,
     "anthropic-messages": "anthropic",
-    "anthropic-rawPredict": "anthropic",
-    "anthropic-streamRawPredict": "anthropic",
+    "anthropic-rawPredict": None,
+    "anthropic-streamRawPredict": None,
+    "generateContent": None,
+    "streamGenerateContent": None,
+    "countTokens": None,
+    "embedContent": None,
+    "batchEmbedContents": None,
+    "predict": None,
 }
 
 #: Pairs that look served and are not: another wire under a common name.
-_OTHER_WIRES = frozenset({"cohere.chat", "bedrock.models", "gemini.models", "cohere.models", "vertex.models"})
+_OTHER_WIRES = frozenset({"cohere.chat", "bedrock.models", "cohere.models", "vertex.models"})
 
 
 def kind_for(family: str, kinds: frozenset[str]) -> str | None:
