@@ -1,4 +1,4 @@
-"""Models of Anthropic, wherever they run: what each takes, and how it is told to think and to sample.
+"""Models of Anthropic, wherever they run: what each takes, how it is told to think, and the tools made for it.
 
 See https://platform.claude.com/docs/en/about-claude/models/overview and GET /v1/models, which tells most of it;
 .../build-with-claude/thinking and .../effort.
@@ -288,3 +288,32 @@ def cache_mark(kind: str, cache: message_pb2.CacheControl, path: str, notes: Not
     if cache.ttl == message_pb2.CACHE_TTL_24H:
         notes.altered(f"{path}.ttl", "a prefix is kept for an hour at most")
     return mark
+
+
+# -- tools ------------------------------------------------------------------------------------------------------------
+
+#: Tools of the provider by the beginning of their type: the name they go by, and the beta header that they need.
+_PROVIDER_TOOLS: tuple[tuple[str, str, str], ...] = (
+    ("advisor_20260301", "advisor", "advisor-tool-2026-03-01"),
+    ("bash_", "bash", ""),
+    ("code_execution_20250522", "code_execution", "code-execution-2025-05-22"),
+    ("code_execution_", "code_execution", ""),
+    ("computer_20241022", "computer", "computer-use-2024-10-22"),
+    ("computer_20250124", "computer", "computer-use-2025-01-24"),
+    ("computer_20251124", "computer", "computer-use-2025-11-24"),
+    ("mcp_toolset", "", "mcp-client-2025-11-20"),
+    ("memory_", "memory", "context-management-2025-06-27"),
+    ("text_editor_20241022", "str_replace_editor", "computer-use-2024-10-22"),
+    ("text_editor_20250124", "str_replace_editor", ""),
+    ("text_editor_", "str_replace_based_edit_tool", ""),
+    ("tool_search_tool_bm25", "tool_search_tool_bm25", ""),
+    ("tool_search_tool_regex", "tool_search_tool_regex", ""),
+    ("web_fetch_20250910", "web_fetch", "web-fetch-2025-09-10"),
+    ("web_fetch_", "web_fetch", ""),
+    ("web_search_", "web_search", ""),
+)
+
+
+def usual_tool(kind: str) -> tuple[str, str]:
+    """Usual name and beta of a tool that Anthropic made; "" for what is not known or not needed."""
+    return next(((name, beta) for start, name, beta in _PROVIDER_TOOLS if kind.startswith(start)), ("", ""))

@@ -10,7 +10,7 @@ from msgspec import Raw
 
 from trunkline.v1 import completion_pb2, generation_pb2
 from trunkline_server.providers.base import Notes, Target, UpstreamRequest
-from trunkline_server.providers.claude import Model, cache_mark, model_of, sampling, think
+from trunkline_server.providers.claude import Model, cache_mark, model_of, sampling, think, usual_tool
 from trunkline_server.providers.dialects.anthropic_messages.content import (
     Conversation,
     object_of,
@@ -31,27 +31,6 @@ COUNTED = frozenset({
     "cache_control", "context_management", "mcp_servers", "messages", "model", "output_config", "speed", "system",
     "thinking", "tool_choice", "tools",
 })  # fmt: skip
-
-#: Tools of the provider by the beginning of their type: the name they go by, and the beta header that they need.
-_PROVIDER_TOOLS: tuple[tuple[str, str, str], ...] = (
-    ("advisor_20260301", "advisor", "advisor-tool-2026-03-01"),
-    ("bash_", "bash", ""),
-    ("code_execution_20250522", "code_execution", "code-execution-2025-05-22"),
-    ("code_execution_", "code_execution", ""),
-    ("computer_20241022", "computer", "computer-use-2024-10-22"),
-    ("computer_20250124", "computer", "computer-use-2025-01-24"),
-    ("computer_20251124", "computer", "computer-use-2025-11-24"),
-    ("mcp_toolset", "", "mcp-client-2025-11-20"),
-    ("memory_", "memory", "context-management-2025-06-27"),
-    ("text_editor_20241022", "str_replace_editor", "computer-use-2024-10-22"),
-    ("text_editor_20250124", "str_replace_editor", ""),
-    ("text_editor_", "str_replace_based_edit_tool", ""),
-    ("tool_search_tool_bm25", "tool_search_tool_bm25", ""),
-    ("tool_search_tool_regex", "tool_search_tool_regex", ""),
-    ("web_fetch_20250910", "web_fetch", "web-fetch-2025-09-10"),
-    ("web_fetch_", "web_fetch", ""),
-    ("web_search_", "web_search", ""),
-)
 
 #: Members of a body, which come with the provider's own options, that need a beta header.
 _OPTION_BETAS: Mapping[str, str] = {
@@ -305,7 +284,7 @@ def _tools(draft: Draft) -> None:
 def _name(tool: completion_pb2.Tool) -> str:
     if tool.WhichOneof("kind") == "function":
         return tool.function.name
-    known, _ = _usual(tool.provider.type)
+    known, _ = usual_tool(tool.provider.type)
     return _given_name(tool.provider.config_json) or known or tool.provider.type
 
 
@@ -315,15 +294,10 @@ def _given_name(config: str) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _usual(kind: str) -> tuple[str, str]:
-    """Usual name and beta of a tool of the provider."""
-    return next(((name, beta) for start, name, beta in _PROVIDER_TOOLS if kind.startswith(start)), ("", ""))
-
-
 def _tool(draft: Draft, tool: completion_pb2.Tool, path: str) -> dict[str, Any] | Raw:
     made: dict[str, Any] | Raw
     if tool.WhichOneof("kind") == "provider":
-        name, beta = _usual(tool.provider.type)
+        name, beta = usual_tool(tool.provider.type)
         if beta:
             draft.betas.add(beta)
         made = provider_tool(tool.provider, name)
