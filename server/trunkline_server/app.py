@@ -125,7 +125,7 @@ def _key_of(name: str, provider: ProviderSettings, environ: Mapping[str, str]) -
         return provider.api_key.get_secret_value()
     if provider.base_url is not None:
         return ""
-    variable = dict(providers.usual_keys()).get(provider.kind or name, "")
+    variable = providers.usual_key(provider.kind or name)
     return environ.get(variable, "").strip() if variable else ""
 
 

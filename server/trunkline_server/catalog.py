@@ -88,7 +88,7 @@ class Catalog:
         answer = completion_service_pb2.CountTokensResponse(provider=provider.name, model=route.model)
         spec = prepared(spec, route.defaults)
         dialect = provider.dialect_for(route.model)
-        if not isinstance(dialect, CountingDialect):
+        if not isinstance(dialect, CountingDialect) or not target.capabilities.token_count:
             answer.input_tokens = estimated_tokens(spec)
             answer.source = completion_pb2.USAGE_SOURCE_ESTIMATED
             return answer

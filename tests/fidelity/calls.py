@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from tests.fidelity import answers
 from tests.fidelity.corpus import Recording
-from tests.fidelity.requests import anthropic_messages, embeddings, gemini, openai_chat, vertex
+from tests.fidelity.requests import anthropic_messages, embeddings, gemini, openai_chat, openai_responses, vertex
 
 from trunkline import TrunklineError
 from trunkline.collect import Collector
@@ -24,6 +24,7 @@ from trunkline.v1 import (
     model_service_pb2,
     model_service_pb2_grpc,
 )
+from trunkline_server.providers import KINDS
 
 #: Seconds that one call may take.
 DEADLINE = 30.0
@@ -32,6 +33,7 @@ Converter = Callable[[Mapping[str, Any]], completion_pb2.CompletionSpec]
 
 #: How a kind of provider's recorded requests are read; all others are Chat Completions.
 CONVERTERS: Mapping[str, Converter] = {
+    **{kind: openai_responses.spec_from for kind, row in KINDS.items() if row.dialect == "openai_responses"},
     "anthropic": anthropic_messages.spec_from,
     "gemini": gemini.spec_from,
     "vertex": vertex.spec_from,

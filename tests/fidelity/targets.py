@@ -17,7 +17,8 @@ _KINDS = {
     "voyage": "openai",
 }
 
-#: Wires that the gateway speaks, by the second part of a family's name, and the kind that overrides the first part.
+#: Wires that the gateway speaks, by the second part of a family's name, and the kind that overrides the first part
+#: or is made of it.
 _WIRES: dict[str, str | None] = {
     "chat": None,
     "openai-chat": "openai",
@@ -34,7 +35,13 @@ _WIRES: dict[str, str | None] = {
     "embedContent": None,
     "batchEmbedContents": None,
     "predict": None,
+    "openai-responses": "{}-responses",
+    "responses": "{}-responses",
+    "responses-input_tokens": "{}-responses",
 }
+
+#: Kinds of providers by what the table above makes of a family's name, where they have another name.
+_SAME = {"chatgpt-responses": "chatgpt"}
 
 #: Pairs that look served and are not: another wire under a common name.
 _OTHER_WIRES = frozenset({"cohere.chat", "bedrock.models", "cohere.models", "vertex.models"})
@@ -45,5 +52,7 @@ def kind_for(family: str, kinds: frozenset[str]) -> str | None:
     provider, _, wire = family.partition(".")
     if wire not in _WIRES or family in _OTHER_WIRES:
         return None
-    kind = _WIRES[wire] or _KINDS.get(provider, provider)
+    given = _WIRES[wire]
+    kind = given.format(provider) if given else _KINDS.get(provider, provider)
+    kind = _SAME.get(kind, kind)
     return kind if kind in kinds else None

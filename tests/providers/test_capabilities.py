@@ -99,5 +99,5 @@ def test_the_parameters_of_a_model_are_those_that_the_encoder_takes(kind: Kind):
 def test_a_provider_counts_and_embeds_only_where_its_dialect_can(kind: Kind):
     for model in kind.models:
         dialect, capabilities = kind.dialect(model), kind.capabilities(model)
-        assert capabilities.token_count == isinstance(dialect, CountingDialect)
+        assert not capabilities.token_count or isinstance(dialect, CountingDialect)
         assert not capabilities.embeddings or isinstance(dialect, EmbeddingDialect)

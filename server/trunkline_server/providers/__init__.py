@@ -18,20 +18,23 @@ from trunkline_server.providers.compatible import ROWS
 from trunkline_server.providers.dialects.anthropic_messages import AnthropicMessages, VertexAnthropic
 from trunkline_server.providers.dialects.gemini import Gemini, VertexGemini
 from trunkline_server.providers.dialects.openai_chat import OpenAIChat
+from trunkline_server.providers.dialects.openai_responses import OpenAIResponses
 from trunkline_server.providers.google import GEMINI, VERTEX
 from trunkline_server.providers.http import HttpTimeouts
 from trunkline_server.providers.http import Upstream as HttpUpstream
 from trunkline_server.providers.local import LocalUpstream
 from trunkline_server.providers.provider import Provider, Upstream
+from trunkline_server.providers.responses import RESPONSES_ROWS
 from trunkline_server.providers.row import Row
 
 #: Kinds of providers by name. A configured provider's kind is one of these.
-KINDS: Mapping[str, Row] = {**ROWS, "anthropic": ANTHROPIC, "gemini": GEMINI, "vertex": VERTEX}
+KINDS: Mapping[str, Row] = {**ROWS, **RESPONSES_ROWS, "anthropic": ANTHROPIC, "gemini": GEMINI, "vertex": VERTEX}
 
 DIALECTS: Mapping[str, type[Dialect]] = {
     "anthropic_messages": AnthropicMessages,
     "gemini": Gemini,
     "openai_chat": OpenAIChat,
+    "openai_responses": OpenAIResponses,
     "vertex_anthropic": VertexAnthropic,
     "vertex_gemini": VertexGemini,
 }
@@ -76,10 +79,19 @@ class ProviderOptions:
 
 
 def usual_keys() -> Iterator[tuple[str, str]]:
-    """Kinds and the environment variable that usually holds their key."""
+    """Kinds that are there without a configuration, each with the environment variable that holds its key.
+
+    Of the kinds that have one key, this is one: two would list every model twice.
+    """
     for kind, row in KINDS.items():
-        if row.key_env:
+        if row.key_env and not row.beside:
             yield kind, row.key_env
+
+
+def usual_key(kind: str) -> str:
+    """The environment variable that usually holds the kind's key; "" if there is none."""
+    row = KINDS.get(kind)
+    return row.key_env if row is not None else ""
 
 
 def settings_from(kind: str, environ: Mapping[str, str]) -> dict[str, str]:

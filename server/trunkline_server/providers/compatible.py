@@ -6,6 +6,7 @@ from typing import Any
 
 from trunkline_server.providers.base import Capabilities
 from trunkline_server.providers.dialects.openai_chat.quirks import KEY, Quirks
+from trunkline_server.providers.openai_models import AT_ONE, CHATTING, FREE, NO_SAMPLING, PLAIN, REASONING, with_quirks
 from trunkline_server.providers.row import ModelRule, Row
 
 
@@ -41,24 +42,11 @@ _OPENAI = Quirks(
     speech=True,
 )
 
-#: Sampling that OpenAI's reasoning models refuse, unless it is what they do anyway.
-_NO_SAMPLING = frozenset(
-    ["frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs", "temperature", "top_p"]
-)
-_AT_ONE = {"temperature": 1.0, "top_p": 1.0}
-
-#: Which of OpenAI's models reason. See https://platform.openai.com/docs/guides/reasoning and /guides/latest-model.
 _OPENAI_MODELS = (
-    # Chat models of the fifth generation reason, if at all, by themselves; from 5.1 on sampling is free without effort.
-    ModelRule(r"gpt-5[\w.-]*-chat", {"reasoning": False}),
-    ModelRule(r"gpt-5\.\d", {"reasoning": True}, quirks={"system_role": "developer"}),
-    ModelRule(
-        r"(ft:)?(o\d|gpt-5)",
-        {"reasoning": True, "logprobs": False},
-        without=_NO_SAMPLING,
-        quirks={"system_role": "developer", "fixed": _AT_ONE},
-    ),
-    ModelRule(r"(ft:)?(gpt-4|gpt-3|gpt-audio|chatgpt)", without=frozenset(["reasoning", "verbosity"])),
+    CHATTING,
+    with_quirks(FREE, system_role="developer"),
+    with_quirks(REASONING, system_role="developer"),
+    PLAIN,
 )
 #: The first two reasoning models knew no instructions at all.
 _O1_EARLY = ModelRule(
@@ -71,8 +59,8 @@ _O1_EARLY = ModelRule(
         "tool_choice": False,
         "json_schema": False,
     },
-    without=_NO_SAMPLING | {"reasoning", "verbosity"},
-    quirks={"system_role": "user", "developer_role": "user", "fixed": _AT_ONE},
+    without=NO_SAMPLING | {"reasoning", "verbosity"},
+    quirks={"system_role": "user", "developer_role": "user", "fixed": AT_ONE},
 )
 
 ROWS: dict[str, Row] = {

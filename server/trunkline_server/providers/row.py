@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from trunkline_server.providers.auth import Authorizer
 from trunkline_server.providers.base import Capabilities
-from trunkline_server.providers.dialects.openai_chat.quirks import KEY, Quirks
 
 _HEADERS = {
     "bearer": ("authorization", "Bearer "),
@@ -31,7 +30,7 @@ class ModelRule:
     capabilities: Mapping[str, Any] = field(default_factory=dict)
     #: Parameters that these models do not take.
     without: frozenset[str] = frozenset()
-    #: Fields of Quirks that differ.
+    #: Fields of the quirks of the row's dialect that differ.
     quirks: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -74,6 +73,8 @@ class Row:
     tongues: tuple[Tongue, ...] = ()
     #: What it is told beside its key, by name.
     settings: Mapping[str, Setting] = field(default_factory=dict)
+    #: Another kind with the same key. Without a configuration only that one is there.
+    beside: str = ""
     #: Sent with every request.
     headers: Mapping[str, str] = field(default_factory=dict)
     #: The first that matches a model counts.
@@ -118,7 +119,7 @@ def _capabilities_of(row: Row, model: str) -> Capabilities:
     if rule.without and row.capabilities.params is not None:
         changes["params"] = row.capabilities.params - rule.without
     if rule.quirks:
-        quirks = row.capabilities.quirks.get(KEY, Quirks())
-        assert isinstance(quirks, Quirks)  # noqa: S101  # rules with quirks stand in rows of this dialect only
-        changes["quirks"] = {**row.capabilities.quirks, KEY: dataclasses.replace(quirks, **rule.quirks)}
+        # Quirks are named after their dialect.
+        quirks: Any = row.capabilities.quirks[row.dialect]
+        changes["quirks"] = {**row.capabilities.quirks, row.dialect: dataclasses.replace(quirks, **rule.quirks)}
     return dataclasses.replace(row.capabilities, **changes)

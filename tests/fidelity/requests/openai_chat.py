@@ -20,13 +20,13 @@ _ROLES = {
     "tool": message_pb2.ROLE_TOOL,
     "function": message_pb2.ROLE_TOOL,
 }
-_EFFORTS = {
+EFFORTS = {
     name: getattr(generation_pb2, f"REASONING_EFFORT_{name.upper()}")
     for name in ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 }
-_VERBOSITY = {name: getattr(generation_pb2, f"VERBOSITY_{name.upper()}") for name in ("low", "medium", "high")}
-_DETAIL = {name: getattr(message_pb2, f"MEDIA_DETAIL_{name.upper()}") for name in ("low", "high")}
-_MODES = {
+VERBOSITY = {name: getattr(generation_pb2, f"VERBOSITY_{name.upper()}") for name in ("low", "medium", "high")}
+DETAIL = {name: getattr(message_pb2, f"MEDIA_DETAIL_{name.upper()}") for name in ("low", "high")}
+MODES = {
     "auto": completion_pb2.TOOL_CHOICE_MODE_AUTO,
     "none": completion_pb2.TOOL_CHOICE_MODE_NONE,
     "required": completion_pb2.TOOL_CHOICE_MODE_REQUIRED,
@@ -138,8 +138,8 @@ def _part(item: Mapping[str, Any] | str) -> ContentPart:
     elif kind == "image_url":
         image = item["image_url"]
         image = {"url": image} if isinstance(image, str) else image
-        _media(image["url"], part.image, "image/png")
-        part.image.detail = _DETAIL.get(image.get("detail", ""), 0)
+        media(image["url"], part.image, "image/png")
+        part.image.detail = DETAIL.get(image.get("detail", ""), 0)
     elif kind == "input_audio":
         sound = item["input_audio"]
         part.audio.data = base64.b64decode(sound["data"])
@@ -149,7 +149,7 @@ def _part(item: Mapping[str, Any] | str) -> ContentPart:
         if file.get("file_id"):
             part.document.file_id = file["file_id"]
         else:
-            _media(file["file_data"], part.document, "application/pdf")
+            media(file["file_data"], part.document, "application/pdf")
         if file.get("filename"):
             part.document.filename = file["filename"]
     else:
@@ -157,7 +157,7 @@ def _part(item: Mapping[str, Any] | str) -> ContentPart:
     return part
 
 
-def _media(url: str, into: message_pb2.Media, default: str) -> None:
+def media(url: str, into: message_pb2.Media, default: str) -> None:
     """A data: URL as bytes, any other address as it is."""
     head, comma, data = url.partition(",")
     if not (url.startswith("data:") and comma):
@@ -188,13 +188,13 @@ def _function(function: Mapping[str, Any], into: completion_pb2.FunctionTool) ->
 
 
 def _tool_choice(choice: Any, spec: completion_pb2.CompletionSpec) -> None:
-    if isinstance(choice, str) and choice in _MODES:
-        spec.tool_choice.mode = _MODES[choice]
+    if isinstance(choice, str) and choice in MODES:
+        spec.tool_choice.mode = MODES[choice]
     elif isinstance(choice, dict):
         if choice.get("type") == "allowed_tools":
             allowed = choice["allowed_tools"]
             spec.tool_choice.allowed.tool_names.extend(t["function"]["name"] for t in allowed["tools"])
-            spec.tool_choice.allowed.mode = _MODES[allowed["mode"]]
+            spec.tool_choice.allowed.mode = MODES[allowed["mode"]]
         else:
             spec.tool_choice.tool_name = (choice.get("function") or choice)["name"]
 
@@ -226,7 +226,7 @@ def _params(request: Mapping[str, Any], into: generation_pb2.GenerationParams) -
     for token, bias in (request.get("logit_bias") or {}).items():
         into.logit_bias[token] = bias
     effort = request.get("reasoning_effort")
-    if effort in _EFFORTS:
-        into.reasoning.effort = _EFFORTS[effort]
-    if request.get("verbosity") in _VERBOSITY:
-        into.verbosity = _VERBOSITY[request["verbosity"]]
+    if effort in EFFORTS:
+        into.reasoning.effort = EFFORTS[effort]
+    if request.get("verbosity") in VERBOSITY:
+        into.verbosity = VERBOSITY[request["verbosity"]]
