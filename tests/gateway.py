@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, redirect_stderr
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -17,8 +17,8 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2 as rpc
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2_grpc
-
 from tests.upstream import PATIENCE, Upstream
+
 from trunkline.collect import Collector
 from trunkline.v1 import completion_pb2, error_pb2, message_pb2
 from trunkline.v1 import completion_service_pb2 as pb
@@ -173,7 +173,9 @@ class Gateway:
     address: str
     channel: grpc.aio.Channel
     _log: io.StringIO
-    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    stop: asyncio.Event
+    #: Serves until `stop`, then drains.
+    running: asyncio.Task[None]
 
     def __post_init__(self) -> None:
         self.completions = CompletionServiceStub(self.channel)
@@ -217,7 +219,7 @@ class Gateway:
 async def until(condition: Callable[[], object], patience: float = PATIENCE) -> None:
     """Returns when something is so that has no event of its own."""
     async with asyncio.timeout(patience):
-        while not condition():  # noqa: ASYNC110  # it has none
+        while not condition():  # it has none
             await asyncio.sleep(0.002)
 
 
@@ -247,7 +249,9 @@ def script(**how: Any) -> dict[str, str]:
     return {"fake": json.dumps({"script": how})}
 
 
-def settings(upstream: Upstream | None = None, provider: Mapping[str, Any] | None = None, **more: Any) -> config.Settings:
+def settings(
+    upstream: Upstream | None = None, provider: Mapping[str, Any] | None = None, **more: Any
+) -> config.Settings:
     """A configuration with the fake provider, and the upstream as `up`."""
     providers: dict[str, Any] = {"fake": {}}
     if upstream is not None:
@@ -285,16 +289,17 @@ async def gateway(
         if credentials is None
         else grpc.aio.secure_channel(address, credentials, options)
     )
-    made = Gateway(app, address, channel, log)
-    running = asyncio.create_task(app.run(made.stop))
+    stop = asyncio.Event()
+    running = asyncio.create_task(app.run(stop))
+    made = Gateway(app, address, channel, log, stop, running)
     try:
         await until(lambda: running.done() or "serving" in log.getvalue())
         yield made
     finally:
         await channel.close()
-        made.stop.set()
-        async with asyncio.timeout(PATIENCE):
-            await running
+        stop.set()
+        await asyncio.wait({running}, timeout=PATIENCE)
+    running.result()
     assert made.metric("trunkline_calls_in_flight") == 0
     found = [line["traceback"] for line in made.lines if line["event"] == "bug"]
     assert bugs or not found, found[0]

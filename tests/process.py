@@ -14,9 +14,9 @@ from typing import Any
 
 import grpc
 import yaml
-
 from tests.gateway import Reader
 from tests.upstream import PATIENCE
+
 from trunkline.v1 import completion_service_pb2 as pb
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 
@@ -116,5 +116,5 @@ async def connected(address: str) -> AsyncIterator[CompletionServiceStub]:
         yield CompletionServiceStub(channel)
 
 
-def opened(stub: CompletionServiceStub, request: pb.StreamCompletionRequest) -> Reader:
-    return Reader(stub.StreamCompletion(request))
+def opened(stub: CompletionServiceStub, request: pb.StreamCompletionRequest, **how: Any) -> Reader:
+    return Reader(stub.StreamCompletion(request, **how))

@@ -123,6 +123,7 @@ class Engine:
         dialect = ready.dialect
         async with (
             self._attempt(call, ready, assembly) as attempt,
+            _first_bytes_within(ready.provider.first_token) as patience,
             ready.upstream.stream(ready.request, call.forward) as reply,
         ):
             self._answered(call, attempt, reply.status, reply.headers)
@@ -131,12 +132,11 @@ class Engine:
             chunks = reply.chunks()
             if window:
                 chunks = _windowed(chunks, window)
-            if ready.provider.first_token is not None:
-                chunks = _first_within(chunks, attempt.began, ready.provider.first_token)
             stream = _Decoding(FRAMINGS[dialect.framing](), dialect.decoder(assembly), assembly)
             introduced = False
             async with aclosing(stream.chunks(chunks)) as arriving:
                 async for chunk in arriving:
+                    patience.reschedule(None)
                     failure = stream.take(chunk)
                     if assembly.has_events:
                         events = assembly.events()
@@ -308,18 +308,17 @@ class _Decoding:
         return None
 
 
-async def _first_within(chunks: AsyncGenerator[bytes], began: float, limit: float) -> AsyncGenerator[bytes]:
-    """Bounds the wait for the first chunk."""
+@asynccontextmanager
+async def _first_bytes_within(limit: float | None) -> AsyncIterator[asyncio.Timeout]:
+    """Bounds the wait for the first bytes of an answer, headers and connection included, until it is rescheduled."""
+    timer = asyncio.timeout(limit)
     try:
-        async with asyncio.timeout(began + limit - time.monotonic()):
-            first = await anext(chunks)
-    except StopAsyncIteration:
-        return
+        async with timer:
+            yield timer
     except TimeoutError:
+        if not timer.expired():
+            raise
         raise LLMTimeoutError(f"the provider sent nothing for {limit:g} s") from None
-    yield first
-    async for chunk in chunks:
-        yield chunk
 
 
 async def _windowed(chunks: AsyncGenerator[bytes], window: float) -> AsyncGenerator[bytes]:

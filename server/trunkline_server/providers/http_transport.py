@@ -10,11 +10,12 @@ import io
 import select
 import ssl
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import aiohttp
 import httpx
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.helpers import TimerNoop
@@ -222,8 +223,22 @@ class _Body(httpx.AsyncByteStream):
         self.release()
 
 
+class _Protocol(ResponseHandler):
+    """Fails a body whose rest cannot be parsed. aiohttp tells only who waits for headers: its reader waits for ever."""
+
+    def set_exception(self, exc: BaseException, *cause: Any) -> None:
+        body: Any = self._payload
+        super().set_exception(exc, *cause)
+        if body is not None and not body.is_eof() and body.exception() is None:
+            body.set_exception(exc)
+
+
 class _Connector(aiohttp.BaseConnector):
-    """Two things that aiohttp leaves to chance."""
+    """Three things that aiohttp leaves to chance."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._factory = partial(_Protocol, loop=self._loop)  # type: ignore[assignment]  # partial is invariant
 
     async def _get(self, key: Any, traces: Any) -> Any:
         """Leaves out connections that the provider has closed, even if the loop has not heard of it yet.
