@@ -112,8 +112,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         wait_for(f"127.0.0.1:{port}", process, log, SET_UP)
         yield made
     finally:
-        # As Ctrl-C does: the signal goes to make and to what it started.
-        os.killpg(process.pid, signal.SIGINT)
+        if process.poll() is None:
+            # As Ctrl-C does: the signal goes to make and to what it started.
+            os.killpg(process.pid, signal.SIGINT)
         try:
             process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
