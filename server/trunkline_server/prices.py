@@ -54,4 +54,6 @@ def _model(kind: str, model: str) -> object | None:
 def _provider(kind: str) -> object | None:
     from genai_prices import data_snapshot  # 40 ms and 20 MB that only a listing needs
 
+    # The same provider, spoken to in another dialect.
+    kind = kind.removesuffix("-responses")
     return data_snapshot.find_provider_by_id(data_snapshot.get_snapshot().providers, _IDS.get(kind, kind))
