@@ -7,10 +7,13 @@ by member; numbers are equal by value.
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from tests.fidelity import gemini_bodies, responses_bodies
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ def _drop_nulls(value: Any) -> Any:
 
 def _nulls(body: dict[str, Any]) -> None:
     # Schemas are the caller's: null has a meaning there.
-    schemas = ("tools", "response_format", "output_config", "output_format")
+    schemas = ("tools", "response_format", "output_config", "output_format", "text")
     kept = {name: body[name] for name in schemas if body.get(name) is not None}
     clean = _drop_nulls(body)
     body.clear()
@@ -253,8 +256,60 @@ ANTHROPIC_MESSAGES = (
     Equivalence("schema place", "output_format is the beta name of output_config.format", _schema_place),
 )
 
+GEMINI = (
+    Equivalence("either case", "names may be written in camel case or with underscores", gemini_bodies.either_case),
+    Equivalence("nothing said", "a member that is null, {} or [] is not there", gemini_bodies.nothing_said),
+    Equivalence("list of parts", "a text or a part is a list of one part", gemini_bodies.list_of_parts),
+    Equivalence("roles", "who is no model is the user; instructions need no role", gemini_bodies.roles),
+    Equivalence("no thought", "thought false is the default", gemini_bodies.no_thought),
+    Equivalence("no arguments", "no arguments are empty ones", gemini_bodies.no_arguments),
+    Equivalence("one turn", "what one says in a row is one turn", gemini_bodies.one_turn),
+    Equivalence("blank texts", "an empty text beside another part says nothing", gemini_bodies.blank_texts),
+    Equivalence("same bytes", "base64 has two alphabets, and may be padded", gemini_bodies.same_bytes),
+    Equivalence("one list", "functions in several entries are functions in one", gemini_bodies.one_list_of_functions),
+    Equivalence("schema names", "a schema has an old name and a new one", gemini_bodies.schema_names),
+    Equivalence("choice words", "AUTO is the default, as is no choice without tools", gemini_bodies.choice_words),
+    Equivalence("defaults", "text is the default, as type and as modality", gemini_bodies.defaults),
+)
+
+OPENAI_RESPONSES = (
+    *_JSON,
+    Equivalence("one input", "a string is a list of one message; an item of no type is one", responses_bodies.items),
+    Equivalence("instructions", "instructions are a system message, as are a developer's", responses_bodies.leading),
+    Equivalence("texts", "a text is a text whoever says it; no annotations say nothing", responses_bodies.texts),
+    Equivalence("status", "items are complete if nothing else is said", responses_bodies.statuses),
+    Equivalence("argument text", "arguments are JSON text, whatever its spaces", responses_bodies.call_text),
+    Equivalence("sealed", "thoughts are asked for sealed where they will be needed", responses_bodies.included),
+    Equivalence("one summary", "a summary has the length that the provider thinks best", responses_bodies.summary),
+    Equivalence("end user", "user is the old name of safety_identifier", _end_user),
+    Equivalence("default choice", "auto is the default; without tools there is nothing to choose", _default_choice),
+    Equivalence(
+        "text format", "text is the default format; an empty member says nothing", responses_bodies.answer_format
+    ),
+    Equivalence("tool shape", "an empty description says nothing", _tool_shape),
+    Equivalence("image detail", "auto is the default detail", responses_bodies.item_detail),
+)
+
 #: By dialect.
-TABLE: dict[str, tuple[Equivalence, ...]] = {"openai_chat": OPENAI_CHAT, "anthropic_messages": ANTHROPIC_MESSAGES}
+TABLE: dict[str, tuple[Equivalence, ...]] = {
+    "anthropic_messages": ANTHROPIC_MESSAGES,
+    "gemini": GEMINI,
+    "openai_chat": OPENAI_CHAT,
+    "openai_responses": OPENAI_RESPONSES,
+    "vertex_anthropic": ANTHROPIC_MESSAGES,
+    "vertex_gemini": GEMINI,
+}
+
+_ANTHROPIC_OPTIONS = frozenset(
+    {"container", "context_management", "mcp_servers", "thinking", "cache_control", "inference_geo", "speed"}
+)
+_GEMINI_OPTIONS = frozenset(
+    {
+        "cachedContent", "generationConfig.mediaResolution", "generationConfig.responseModalities",
+        "generationConfig.speechConfig", "generationConfig.imageConfig", "labels", "modelArmorConfig", "safetySettings",
+        "toolConfig.includeServerSideToolInvocations", "toolConfig.retrievalConfig",
+    }
+)  # fmt: skip
 
 #: Members that a recorded request may hand through provider_options_json, because the contract has no words for them.
 OPTIONS: dict[str, frozenset[str]] = {
@@ -264,10 +319,35 @@ OPTIONS: dict[str, frozenset[str]] = {
             "prompt_cache_retention", "web_search_options",
         }
     ),
-    "anthropic_messages": frozenset(
-        {"container", "context_management", "mcp_servers", "thinking", "cache_control", "inference_geo", "speed"}
+    "anthropic_messages": _ANTHROPIC_OPTIONS,
+    "gemini": _GEMINI_OPTIONS,
+    "openai_responses": frozenset(
+        {
+            "background", "context_management", "conversation", "metadata", "moderation", "prompt", "prompt_cache_key",
+            "prompt_cache_options", "prompt_cache_retention", "reasoning.context", "reasoning.mode", "truncation",
+        }
     ),
+    "vertex_anthropic": _ANTHROPIC_OPTIONS,
+    "vertex_gemini": _GEMINI_OPTIONS,
 }  # fmt: skip
+
+
+def options_of(recorded: dict[str, Any], dialect: str) -> dict[str, Any]:
+    """What of the body may ride in provider_options_json."""
+    body = copy.deepcopy(recorded)
+    for equivalence in TABLE[dialect] if TABLE[dialect] is GEMINI else ():
+        equivalence.apply(body)
+    found: dict[str, Any] = {}
+    for name in OPTIONS[dialect]:
+        outer, _, inner = name.partition(".")
+        value = body.get(outer)
+        if inner:
+            value = value.get(inner) if isinstance(value, dict) else None
+            if value is not None:
+                found.setdefault(outer, {})[inner] = value
+        elif value is not None:
+            found[outer] = value
+    return found
 
 
 def same(one: Any, other: Any) -> bool:

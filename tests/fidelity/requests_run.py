@@ -27,24 +27,25 @@ from trunkline_server.providers.base import Dialect, Notes, Target
 def compared(recording: corpus.Recording, kind: str) -> tuple[list[str], bool]:
     """The members that came back different, and whether provider_options_json was needed."""
     row = providers.KINDS[kind]
-    dialect: Dialect = providers.DIALECTS[row.dialect]()
+    tongue = row.tongue_of(recording.model)
+    dialect: Dialect = providers.DIALECTS[tongue.dialect]()
     recorded: dict[str, Any] = copy.deepcopy(recording.request)
     try:
         spec = CONVERTERS.get(kind, openai_chat.spec_from)(recorded)
     except STRANGE as strange:
         return [f"not in the contract: {type(strange).__name__}"], False
     spec.model = f"{kind}/{recording.model}"
-    allowed = equivalences.OPTIONS[row.dialect]
-    options = {name: value for name, value in recorded.items() if name in allowed and value is not None}
+    options = equivalences.options_of(recorded, tongue.dialect)
     if options:
         spec.provider_options_json[kind] = json.dumps(options)
     capabilities = row.capabilities_of(recording.model)
-    target = Target(provider=kind, origin=kind, model=recording.model, capabilities=capabilities)
+    origin = tongue.origin or kind
+    target = Target(provider=kind, origin=origin, model=recording.model, capabilities=capabilities)
     try:
         request = dialect.encode(spec, target, Notes(), stream=bool(recorded.get("stream")))
     except GatewayError as error:
         return [f"not encoded: {error.reason}"], bool(options)
-    return equivalences.differences(recorded, json.loads(request.body), row.dialect), bool(options)
+    return equivalences.differences(recorded, json.loads(request.body), tongue.dialect), bool(options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,7 +54,7 @@ def _input(value: Any, made: embedding_service_pb2.EmbeddingInput) -> None:
         part = gemini.parts_of(value)[0]
         if "inlineData" in part:
             made.media.mime_type = part["inlineData"]["mimeType"]
-            made.media.data = base64.b64decode(part["inlineData"]["data"])
+            made.media.data = gemini.bytes_of(part["inlineData"]["data"])
             return
         value = part.get("text")
     made.text = value if isinstance(value, str) and value else " "

@@ -29,6 +29,7 @@ _PARAMS = {
     "responseLogprobs": "logprobs",
     "logprobs": "top_logprobs",
 }
+_WHOLE = frozenset({"max_output_tokens", "top_k", "seed", "n", "top_logprobs"})
 _LEVELS = {
     name: getattr(generation_pb2, f"REASONING_EFFORT_{name.upper()}") for name in ("minimal", "low", "medium", "high")
 }
@@ -43,6 +44,7 @@ _RESOLUTIONS = {
     "MEDIA_RESOLUTION_HIGH": message_pb2.MEDIA_DETAIL_HIGH,
 }
 _MEDIA = {"image": "image", "audio": "audio", "video": "video"}
+_LEFT_OUT = re.compile(r"<elided \d+ chars>")
 _SNAKE = re.compile(r"_([a-z])")
 
 
@@ -76,6 +78,13 @@ def spec_from(request: Mapping[str, Any]) -> completion_pb2.CompletionSpec:
     if asked.get("serviceTier"):
         spec.params.service_tier = asked["serviceTier"]
     return spec
+
+
+def bytes_of(text: str) -> bytes:
+    """The bytes; of those that the recording leaves out, what it kept."""
+    kept = _LEFT_OUT.sub("", text).replace("-", "+").replace("_", "/").rstrip("=")
+    kept = kept[:-1] if len(kept) % 4 == 1 else kept
+    return base64.b64decode(kept + "=" * (-len(kept) % 4))
 
 
 def parts_of(content: Any) -> list[Any]:
@@ -138,6 +147,8 @@ def _part(wire: Mapping[str, Any], calls: _Calls | None = None) -> ContentPart:
     if wire.get("thoughtSignature"):
         part.signature = wire["thoughtSignature"]
     kind = next((name for name in wire if name in _PARTS and wire[name] is not None), None)
+    if kind is None and part.signature:
+        wire, kind = {"text": "", **wire}, "text"
     if kind is None:
         raise ValueError(f"a part of {sorted(wire)}")
     if kind in ("functionCall", "functionResponse"):
@@ -162,8 +173,7 @@ def _media(part: ContentPart, wire: Mapping[str, Any], calls: _Calls | None) -> 
     if "fileUri" in blob:
         media.uri = blob["fileUri"]
     else:
-        text = blob["data"].replace("-", "+").replace("_", "/")
-        media.data = base64.b64decode(text + "=" * (-len(text) % 4))
+        media.data = bytes_of(blob["data"])
     if blob.get("displayName"):
         media.filename = blob["displayName"]
     level = (wire.get("mediaResolution") or {}).get("level")
@@ -244,7 +254,8 @@ def _tool_choice(calling: Mapping[str, Any], spec: completion_pb2.CompletionSpec
 def _config(config: Mapping[str, Any], spec: completion_pb2.CompletionSpec) -> None:
     for name, field in _PARAMS.items():
         if config.get(name) is not None:
-            setattr(spec.params, field, config[name])
+            # Some clients write whole numbers with a point.
+            setattr(spec.params, field, int(config[name]) if field in _WHOLE else config[name])
     spec.params.stop_sequences.extend(config.get("stopSequences") or ())
     thinking = config.get("thinkingConfig") or {}
     if thinking.get("thinkingBudget") is not None and thinking["thinkingBudget"] >= 0:

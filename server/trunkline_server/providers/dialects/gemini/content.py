@@ -136,7 +136,9 @@ class Conversation:
         if part.reasoning.HasField("encrypted"):
             self._notes.foreign.append((FOREIGN, path, "Gemini has no encrypted reasoning"))
             return None
-        return {"text": part.reasoning.text, "thought": True}
+        # A signature may be all that there is.
+        said = {"text": part.reasoning.text} if part.reasoning.text or not part.signature else {}
+        return {**said, "thought": True}
 
     def _media(self, part: Part, path: str) -> Wire | None:
         kind = part.WhichOneof("kind") or ""
