@@ -64,7 +64,7 @@ def spec_from(request: Mapping[str, Any]) -> completion_pb2.CompletionSpec:
 
 
 def _type_of(item: Mapping[str, Any]) -> str:
-    return item.get("type") or "message"
+    return item.get("type") or ("reasoning" if "summary" in item else "message")
 
 
 # -- items ------------------------------------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ def _message(item: Mapping[str, Any], spec: completion_pb2.CompletionSpec) -> No
                 part.item_id = item["id"]
         if item.get("phase"):
             parts[-1].signature = json.dumps({"phase": item["phase"]})
-        _turn(spec, message_pb2.ROLE_ASSISTANT).parts.extend(parts)
+        spec.messages.add(role=message_pb2.ROLE_ASSISTANT).parts.extend(parts)
         return
     message = spec.messages.add(role=_ROLES[item["role"]])
     message.parts.extend(_part(piece) for piece in content)

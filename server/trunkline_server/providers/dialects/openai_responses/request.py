@@ -35,14 +35,24 @@ def encode(spec: CompletionSpec, target: Target, notes: Notes, *, stream: bool) 
     body = _body(spec, target, notes)
     if stream or quirks_of(target.capabilities).streams_only:
         body["stream"] = True
-    return UpstreamRequest("/responses", dumps(with_options(body, spec.provider_options_json, target)))
+    return UpstreamRequest("/responses", dumps(_completed(body, spec, target)))
 
 
 def encode_count(spec: CompletionSpec, target: Target, notes: Notes) -> UpstreamRequest:
     """See `providers.base.CountingDialect.encode_count`."""
-    body = with_options(_body(spec, target, notes), spec.provider_options_json, target)
+    body = _completed(_body(spec, target, notes), spec, target)
     counted = {name: value for name, value in body.items() if name in _COUNTED}
     return UpstreamRequest("/responses/input_tokens", dumps(counted))
+
+
+def _completed(body: Body, spec: CompletionSpec, target: Target) -> Body:
+    """The body with the caller's own options. What they include is included besides what is needed anyway."""
+    needed = body.get("include", [])
+    body = with_options(body, spec.provider_options_json, target)
+    include = body.get("include", [])
+    if needed and isinstance(include, list):
+        body["include"] = list(dict.fromkeys([*needed, *include]))
+    return body
 
 
 def _body(spec: CompletionSpec, target: Target, notes: Notes) -> Body:
