@@ -56,6 +56,10 @@ _MEDIA = {"image": "image", "audio": "audio", "video": "video"}
 _members: Reader[dict[str, Raw]] = Reader(dict[str, Raw])
 
 
+#: Chunks from one reading of the usage to the next.
+_USAGE_EVERY = 20
+
+
 class _Choice:
     """What is known of one candidate."""
 
@@ -77,7 +81,7 @@ class _Choice:
 class Reading:
     """Pours one answer into its assembly. Finish reasons are held until `finish`: more may follow them."""
 
-    __slots__ = ("_assembly", "_choices", "_flowing", "_model")
+    __slots__ = ("_assembly", "_choices", "_counted", "_flowing", "_model", "_usage")
 
     def __init__(self, assembly: Assembly) -> None:
         self._assembly = assembly
@@ -85,10 +89,14 @@ class Reading:
         #: The text or reasoning that goes on, by candidate.
         self._flowing: dict[int, Part] = {}
         self._model: object = None
+        #: Usage that was told and not read yet, and how often it was told.
+        self._usage = Raw()
+        self._counted = 0
 
     def answer(self, answer: wire.Answer, body: bytes, *, whole: bool) -> None:
         """An answer or a chunk. Raises LLMError: it holds an error, or the prompt was refused."""
         if text_of(answer.error):
+            self._read_usage()
             raise error_in_answer(body)
         assembly = self._assembly
         if answer.model_version is not self._model:
@@ -100,13 +108,19 @@ class Reading:
         for position, candidate in enumerate(answer.candidates or ()):
             self._candidate(position if candidate.index is None else candidate.index, candidate, whole)
         if len(answer.usage_metadata) > 4:
-            self._set_usage(answer.usage_metadata)
+            # Every chunk tells it anew. What counts is the first word, for a stream that is cut, and the last.
+            self._usage = answer.usage_metadata
+            if self._counted % _USAGE_EVERY == 0 or whole:
+                self._read_usage()
+            self._counted += 1
         feedback = answer.prompt_feedback
         if feedback is not None and (feedback.block_reason or feedback.block_reason_message) and not answer.candidates:
+            self._read_usage()
             raise blocked(feedback, body)
 
     def finish(self, *, whole: bool) -> None:
         """Ends every candidate that told why; those of a `whole` answer end in any case."""
+        self._read_usage()
         for index, choice in self._choices.items():
             if choice.reason is None and not whole:
                 continue
@@ -279,7 +293,10 @@ class Reading:
         if urls is not None:
             self._opaque(index, URL_CONTEXT, urls)
 
-    def _set_usage(self, raw: Raw) -> None:
+    def _read_usage(self) -> None:
+        raw, self._usage = self._usage, Raw()
+        if not raw:
+            return
         complete = bool(self._choices) and all(choice.reason is not None for choice in self._choices.values())
         source = completion_pb2.USAGE_SOURCE_REPORTED if complete else completion_pb2.USAGE_SOURCE_PARTIAL
         usage, tier = usage_of(raw, source)
