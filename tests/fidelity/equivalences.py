@@ -275,9 +275,7 @@ GEMINI = (
 OPENAI_RESPONSES = (
     *_JSON,
     Equivalence("one input", "a string is a list of one message; nothing said is no message", responses_bodies.items),
-    Equivalence(
-        "stored prompt", "a prompt that is kept names its model, and may be all", responses_bodies.stored_prompt
-    ),
+    Equivalence("stored prompt", "a stored prompt names its model, and may be all", responses_bodies.stored_prompt),
     Equivalence("instructions", "instructions are a system message, as are a developer's", responses_bodies.leading),
     Equivalence("texts", "a text is a text whoever says it; no annotations say nothing", responses_bodies.texts),
     Equivalence("status", "items are complete if nothing else is said", responses_bodies.statuses),

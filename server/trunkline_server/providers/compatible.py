@@ -6,8 +6,18 @@ from typing import Any
 
 from trunkline_server.providers.base import Capabilities
 from trunkline_server.providers.dialects.openai_chat.quirks import KEY, Quirks
-from trunkline_server.providers.openai_models import AT_ONE, CHATTING, FREE, NO_SAMPLING, PLAIN, REASONING, with_quirks
-from trunkline_server.providers.row import ModelRule, Row
+from trunkline_server.providers.dialects.openai_responses import quirks as responses
+from trunkline_server.providers.openai_models import (
+    AT_ONE,
+    CHATTING,
+    FREE,
+    NO_SAMPLING,
+    ONLY_RESPONSES,
+    PLAIN,
+    REASONING,
+    with_quirks,
+)
+from trunkline_server.providers.row import ModelRule, Row, Tongue
 
 
 def _can(params: str, quirks: Quirks | None = None, **others: Any) -> Capabilities:
@@ -62,6 +72,19 @@ _O1_EARLY = ModelRule(
     without=NO_SAMPLING | {"reasoning", "verbosity"},
     quirks={"system_role": "user", "developer_role": "user", "fixed": AT_ONE},
 )
+_ONLY_RESPONSES = ModelRule(
+    ONLY_RESPONSES,
+    {
+        "reasoning": True,
+        "logprobs": False,
+        "choices": False,
+        "audio": False,
+        "embeddings": False,
+        "token_count": True,
+        "quirks": {responses.KEY: responses.Quirks(fixed=AT_ONE)},
+    },
+    without=NO_SAMPLING | {"seed", "n", "stop_sequences"},
+)
 
 ROWS: dict[str, Row] = {
     "openai": Row(
@@ -76,7 +99,8 @@ ROWS: dict[str, Row] = {
             reasoning=False,
             embeddings=True,
         ),
-        models=(_O1_EARLY, *_OPENAI_MODELS),
+        tongues=(Tongue(ONLY_RESPONSES, responses.KEY),),
+        models=(_O1_EARLY, _ONLY_RESPONSES, *_OPENAI_MODELS),
     ),
     # Servers that one runs oneself: the address is in the configuration.
     "vllm": Row(

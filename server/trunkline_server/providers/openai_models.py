@@ -29,7 +29,7 @@ REASONING = ModelRule(
 PLAIN = ModelRule(r"(ft:)?(gpt-4|gpt-3|gpt-audio|chatgpt)", without=frozenset(["reasoning", "verbosity"]))
 
 #: Models that only Responses offers, by the beginning of their name.
-ONLY_RESPONSES = r"(o\d|gpt-[5-9][\w.]*)-pro|gpt-[5-9][\w.]*-codex|codex-|computer-use|o\d[\w-]*-deep-research"
+ONLY_RESPONSES = r"(o\d|gpt-[5-9][\w.]*)-pro\b|gpt-[5-9][\w.]*-codex|codex-|computer-use|o\d[\w-]*-deep-research"
 
 
 def with_quirks(rule: ModelRule, **quirks: Any) -> ModelRule:
