@@ -31,6 +31,9 @@ from trunkline_server.app import App
 
 Event = pb.StreamCompletionResponse
 
+#: A stub on an asynchronous channel: what is generated types the calls of both kinds of channel alike.
+Stub = Any
+
 _DETAILS: Mapping[str, Any] = {
     **{
         name: getattr(rpc, name)
@@ -135,7 +138,7 @@ class Reader:
         """The next event; None at the end, which `failed` tells of."""
         try:
             async with asyncio.timeout(PATIENCE):
-                event = await self.call.read()
+                event: Any = await self.call.read()
         except grpc.aio.AioRpcError as error:
             self.failed = Failed.of(error)
             self.ended = True
@@ -149,7 +152,7 @@ class Reader:
         self._collector.add(event)
         self.events.append(event)
         self.times.append(time.monotonic())
-        return event
+        return self.events[-1]
 
     async def until(self, kind: str) -> Event:
         """Reads up to an event of this kind."""
@@ -178,10 +181,10 @@ class Gateway:
     running: asyncio.Task[None]
 
     def __post_init__(self) -> None:
-        self.completions = CompletionServiceStub(self.channel)
-        self.models = ModelServiceStub(self.channel)
-        self.embeddings = EmbeddingServiceStub(self.channel)
-        self.health = health_pb2_grpc.HealthStub(self.channel)
+        self.completions: Stub = CompletionServiceStub(self.channel)
+        self.models: Stub = ModelServiceStub(self.channel)
+        self.embeddings: Stub = EmbeddingServiceStub(self.channel)
+        self.health: Stub = health_pb2_grpc.HealthStub(self.channel)
 
     @property
     def lines(self) -> list[dict[str, Any]]:
@@ -206,10 +209,17 @@ class Gateway:
         return found
 
     async def complete(self, request: pb.CreateCompletionRequest, **how: Any) -> completion_pb2.Completion:
-        return (await self.completions.CreateCompletion(request, **how)).completion
+        answer: pb.CreateCompletionResponse = await self.completions.CreateCompletion(request, **how)
+        return answer.completion
 
     def stream(self, request: pb.StreamCompletionRequest, **how: Any) -> Reader:
         return Reader(self.completions.StreamCompletion(request, **how))
+
+    def bytes(self, path: str) -> Any:
+        """A method that takes any bytes: unary for a unary method, else a stream."""
+        streamed = path.endswith("/StreamCompletion")
+        kind: Any = self.channel.unary_stream if streamed else self.channel.unary_unary
+        return kind(path)
 
     async def idle(self) -> None:
         """Returns when no call is running any more."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 import yaml
-from tests.gateway import Reader
+from tests.gateway import Reader, Stub
 from tests.upstream import PATIENCE
 
 from trunkline.v1 import completion_service_pb2 as pb
@@ -110,11 +110,11 @@ async def server_process(
 
 
 @asynccontextmanager
-async def connected(address: str) -> AsyncIterator[CompletionServiceStub]:
+async def connected(address: str) -> AsyncIterator[Stub]:
     """One connection of its own."""
     async with grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
         yield CompletionServiceStub(channel)
 
 
-def opened(stub: CompletionServiceStub, request: pb.StreamCompletionRequest, **how: Any) -> Reader:
+def opened(stub: Stub, request: pb.StreamCompletionRequest, **how: Any) -> Reader:
     return Reader(stub.StreamCompletion(request, **how))

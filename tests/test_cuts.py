@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import grpc
 import pytest
@@ -58,7 +59,7 @@ def after(events: Sequence[bytes], ending: str) -> Script:
     return script
 
 
-async def broken(answer: Script, **asked: object) -> tuple[Reader, Failed]:
+async def broken(answer: Script, **asked: Any) -> tuple[Reader, Failed]:
     """What a caller sees of a stream that must not go well."""
     async with upstream(answer) as up, gateway(up) as gw:
         reader = await gw.stream(stream(**asked)).rest()

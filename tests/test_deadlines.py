@@ -13,12 +13,11 @@ from pathlib import Path
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from tests.gateway import Failed, create, failing, gateway, script, stream
+from tests.gateway import Failed, Stub, create, failing, gateway, script, stream
 from tests.process import connected, opened, server_process
 from tests.upstream import Exchange, chat, chat_events, silent, silent_after_head, silent_midway, upstream
 
 from trunkline.v1 import completion_pb2
-from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 from trunkline_server.rpc.boundary import MARGIN_LEAST, MARGIN_MOST, MARGIN_SHARE
 
 CALLS = int(os.environ.get("TRUNKLINE_TEST_DEADLINE_CALLS", "1000"))
@@ -37,7 +36,7 @@ async def falls_silent(exchange: Exchange) -> None:
     await SILENCES[exchange.json["model"]](exchange)
 
 
-async def out_of_time(stub: CompletionServiceStub, kind: str, silence: str, seconds: float) -> Failed:
+async def out_of_time(stub: Stub, kind: str, silence: str, seconds: float) -> Failed:
     """How a call ends that waits longer than it may."""
     if kind == "unary":
         return await failing(stub.CreateCompletion(create(f"up/{silence}"), timeout=seconds))
