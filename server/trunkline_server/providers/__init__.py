@@ -14,25 +14,39 @@ from trunkline_server.embedded import Endpoint
 from trunkline_server.providers import fake
 from trunkline_server.providers.anthropic import ANTHROPIC
 from trunkline_server.providers.base import Dialect
+from trunkline_server.providers.cohere import COHERE
 from trunkline_server.providers.compatible import ROWS
 from trunkline_server.providers.dialects.anthropic_messages import AnthropicMessages, VertexAnthropic
+from trunkline_server.providers.dialects.cohere_chat import CohereChat
 from trunkline_server.providers.dialects.gemini import Gemini, VertexGemini
+from trunkline_server.providers.dialects.ollama_chat import OllamaChat
 from trunkline_server.providers.dialects.openai_chat import OpenAIChat
 from trunkline_server.providers.dialects.openai_responses import OpenAIResponses
 from trunkline_server.providers.google import GEMINI, VERTEX
 from trunkline_server.providers.http import HttpTimeouts
 from trunkline_server.providers.http import Upstream as HttpUpstream
 from trunkline_server.providers.local import LocalUpstream
+from trunkline_server.providers.ollama import OLLAMA_NATIVE
 from trunkline_server.providers.provider import Provider, Upstream
 from trunkline_server.providers.responses import RESPONSES_ROWS
 from trunkline_server.providers.row import Row
 
 #: Kinds of providers by name. A configured provider's kind is one of these.
-KINDS: Mapping[str, Row] = {**ROWS, **RESPONSES_ROWS, "anthropic": ANTHROPIC, "gemini": GEMINI, "vertex": VERTEX}
+KINDS: Mapping[str, Row] = {
+    **ROWS,
+    **RESPONSES_ROWS,
+    "anthropic": ANTHROPIC,
+    "cohere": COHERE,
+    "gemini": GEMINI,
+    "ollama-native": OLLAMA_NATIVE,
+    "vertex": VERTEX,
+}
 
 DIALECTS: Mapping[str, type[Dialect]] = {
     "anthropic_messages": AnthropicMessages,
+    "cohere_chat": CohereChat,
     "gemini": Gemini,
+    "ollama_chat": OllamaChat,
     "openai_chat": OpenAIChat,
     "openai_responses": OpenAIResponses,
     "vertex_anthropic": VertexAnthropic,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trunkline.v1 import generation_pb2
+from trunkline.v1 import completion_pb2, generation_pb2
 from trunkline_server.providers.base import Notes, Target
 from trunkline_server.providers.vocabulary import EFFORTS
 
@@ -49,3 +49,15 @@ def no_budget(asked: generation_pb2.ReasoningConfig, target: Target, notes: Note
     """Notes a budget, for a target that takes effort in words only."""
     if asked.HasField("budget_tokens"):
         notes.dropped("params.reasoning.budget_tokens", f"{target.origin} takes effort in words, not in tokens")
+
+
+def stateless_text(spec: completion_pb2.CompletionSpec, target: Target, notes: Notes) -> None:
+    """Notes what has no place at a target that knows no end users, keeps no responses and makes no sound."""
+    if spec.end_user_id:
+        notes.remark("end_user_id", f"{target.origin} takes no id of the end user")
+    if spec.store:
+        notes.dropped("store", f"{target.origin} keeps no responses")
+    if spec.HasField("previous_response_id"):
+        notes.dropped("previous_response_id", f"{target.origin} keeps no responses; send all messages")
+    if spec.HasField("audio_output"):
+        notes.dropped("audio_output", f"{target.origin} makes no sound")

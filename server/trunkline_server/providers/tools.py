@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Raw
 
 from trunkline.v1 import completion_pb2, message_pb2
-from trunkline_server.providers.base import Notes
+from trunkline_server.providers.base import Notes, Target
 from trunkline_server.providers.jsontext import embed, loads, try_loads
 from trunkline_server.providers.schemas import arguments_with_reasoning, parameters_of
 
@@ -45,6 +45,15 @@ def parallel_of(spec: completion_pb2.CompletionSpec) -> bool | None:
     if spec.max_tool_calls == 1:
         return False
     return spec.params.parallel_tool_calls if spec.params.HasField("parallel_tool_calls") else None
+
+
+def no_limit_of_calls(spec: completion_pb2.CompletionSpec, target: Target, notes: Notes) -> None:
+    """Notes a limit of the calls in an answer, for a target that takes none."""
+    if parallel_of(spec) is False:
+        path = "max_tool_calls" if spec.max_tool_calls == 1 else "params.parallel_tool_calls"
+        notes.dropped(path, f"{target.origin} cannot be told to call one tool at a time")
+    elif spec.max_tool_calls > 1:
+        notes.dropped("max_tool_calls", f"{target.origin} takes no number of calls")
 
 
 def arguments_of(call: message_pb2.ToolCall, spec: completion_pb2.CompletionSpec) -> str:
