@@ -25,8 +25,6 @@ class ChunkDecoder:
         if data == _DONE:
             self._done = True
             return
-        if self._assembly.include_raw:
-            self._assembly.raw_event(event.name, data)
         answer = wire.ANSWER.read(data)
         if event.name == b"error" or is_error(answer):
             self._reading.raise_error(answer, data)

@@ -60,8 +60,6 @@ class StreamDecoder:
         if data == _DONE or self._finished:
             return
         assembly = self._assembly
-        if assembly.include_raw:
-            assembly.raw_event(event.name, data)
         try:
             read = wire.EVENT.read(data)
         except LLMInvalidResponseError:
