@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+import msgspec
+
 from trunkline.v1 import completion_pb2, embedding_service_pb2, message_pb2
 from trunkline_server.errors import LLMError, Violation
 from trunkline_server.providers.assembly import Assembly
@@ -21,9 +23,8 @@ ALTERED = "PARAMETER_ALTERED"
 FOREIGN = "FOREIGN_DATA_DROPPED"
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One event of a stream, as framed on the wire."""
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """One event of a stream, as framed on the wire. There are many: this costs a sixth of a frozen dataclass."""
 
     #: The event's name; b"" where it has none. BARE marks a line that belongs to no event, such as a lone JSON object.
     name: bytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import email.utils
+import functools
 import re
 import time
 from collections.abc import Mapping
@@ -63,21 +64,31 @@ def rate_limits(headers: Mapping[str, str], *, now: float | None = None) -> list
     for name, value in headers.items():
         if "ratelimit" not in name:
             continue
-        match = _LIMIT_HEADER.fullmatch(name)
-        if match is None:
+        metric, what = _limit_named(name)
+        if not metric:
             continue
-        what = match.group(1) or match.group(4)
-        metric = (match.group(2) or match.group(3) or "requests").replace("-", "_")
-        limit = limits.setdefault(metric, completion_pb2.RateLimit(metric=metric))
+        limit = limits.get(metric)
+        if limit is None:
+            limit = limits[metric] = completion_pb2.RateLimit(metric=metric)
         if what == "reset":
             seconds = _reset(value, time.time() if now is None else now)
             if seconds is not None:
-                limit.reset_after.FromTimedelta(dt.timedelta(seconds=seconds))
+                whole, micros = divmod(round(seconds * 1_000_000), 1_000_000)
+                limit.reset_after.seconds, limit.reset_after.nanos = whole, micros * 1000
         else:
             number = number_of(value)
             if number is not None:
                 setattr(limit, what, int(number))
     return list(limits.values())
+
+
+@functools.lru_cache(maxsize=256)
+def _limit_named(header: str) -> tuple[str, str]:
+    """The metric that a header is about, and what it says of it; "" if it is no such header."""
+    match = _LIMIT_HEADER.fullmatch(header)
+    if match is None:
+        return "", ""
+    return (match.group(2) or match.group(3) or "requests").replace("-", "_"), match.group(1) or match.group(4)
 
 
 def _reset(text: str, now: float) -> float | None:

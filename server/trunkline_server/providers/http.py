@@ -144,16 +144,13 @@ class Upstream:
     async def send(self, request: UpstreamRequest, extra_headers: Sequence[tuple[str, str]] = ()) -> Reply:
         """Returns the answer whatever its status; a redirect is an answer too."""
         http_request = self._request(request, extra_headers)
+        if self._timeouts.total is None:
+            return await self._reply(http_request, request.body)
         try:
             async with asyncio.timeout(self._timeouts.total):
-                response = await self._respond(http_request, request.body)
-                try:
-                    body = await self.read(response)
-                finally:
-                    await response.aclose()
+                return await self._reply(http_request, request.body)
         except TimeoutError as exc:
             raise self._out_of_time() from exc
-        return Reply(response.status_code, response.headers, body)
 
     @asynccontextmanager
     async def stream(
@@ -220,6 +217,13 @@ class Upstream:
         return LLMConnectionError(f"{where} closed the connection {story}", http_status=status)
 
     # -- steps --------------------------------------------------------------------------------------------------------
+
+    async def _reply(self, request: httpx.Request, body: bytes) -> Reply:
+        response = await self._respond(request, body)
+        try:
+            return Reply(response.status_code, response.headers, await self.read(response))
+        finally:
+            await response.stream.aclose()  # type: ignore[union-attr]  # transports answer asynchronously
 
     async def _respond(self, request: httpx.Request, body: bytes) -> httpx.Response:
         if self._authorizer is not None:

@@ -82,7 +82,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._keys: dict[tuple[bytes, bytes, int | None], ConnectionKey] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        body = await request.aread()
+        stream = request.stream
+        body = b"".join(stream) if isinstance(stream, httpx.ByteStream) else await request.aread()
         limits = request.extensions.get("timeout", {})
         session = self._open()
         try:

@@ -14,6 +14,8 @@ _BOM = b"\xef\xbb\xbf"
 _BLANKS = b" \t"
 #: What a line outside the field syntax begins with when it is JSON.
 _JSON_STARTS = (b"{", b"[")
+#: What nearly every event is: one line of JSON.
+_JSON_DATA = b"data: {"
 
 
 class SseFramer:
@@ -61,7 +63,10 @@ class SseFramer:
         end = chunk.rfind(b"\n\n", start)
         if end >= 0 and len(chunk) <= MAX_EVENT_BYTES:
             for block in chunk[start:end].split(b"\n\n"):
-                self._block(block)
+                if block.startswith(_JSON_DATA) and b"\n" not in block:
+                    events.append(Event(b"", block[6:].rstrip()))
+                else:
+                    self._block(block)
             start = end + 2
             if start == len(chunk):
                 return events
