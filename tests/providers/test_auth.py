@@ -51,7 +51,7 @@ async def ask(token: BearerToken) -> str:
 async def settled() -> None:
     """Returns when what runs in the background is done."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
-    await asyncio.gather(*(task for task in others if "BearerToken" in repr(task)), return_exceptions=True)
+    await asyncio.gather(*(task for task in others if "Kept" in repr(task)), return_exceptions=True)
 
 
 async def test_a_token_is_fetched_once_for_all_who_wait_and_off_the_event_loop():

@@ -9,7 +9,9 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
+
+T = TypeVar("T")
 
 #: Seconds before its end at which a token is replaced, while the old one is still used.
 EARLY = 300.0
@@ -43,6 +45,47 @@ class Token:
         return f"Token(expires={self.expires})"
 
 
+class Kept(Generic[T]):
+    """What is fetched when it is needed, kept, and replaced before it ends.
+
+    `fetch` returns it with its end in Unix seconds, None if it has none. It may block: it runs in a thread, once at a
+    time however many wait for it. It raises LLMError.
+    """
+
+    def __init__(self, fetch: Callable[[], tuple[T, float | None]], *, clock: Callable[[], float] = time.time) -> None:
+        self._fetch = fetch
+        self._clock = clock
+        self._value: T | None = None
+        #: When it ends, and when it is to be replaced.
+        self._end = self._renewal = float("-inf")
+        self._fetching: asyncio.Task[None] | None = None
+
+    async def get(self) -> T:
+        """Raises what `fetch` does."""
+        now = self._clock()
+        if now >= self._renewal:
+            task = self._fetching
+            if task is None:
+                task = self._fetching = asyncio.create_task(self._replace())
+                task.add_done_callback(self._done)
+            if now >= self._end:
+                # A caller who leaves does not take it away from those who wait for it too.
+                await asyncio.shield(task)
+        return self._value  # type: ignore[return-value]  # nothing is kept before the first one is there
+
+    async def _replace(self) -> None:
+        value, end = await asyncio.to_thread(self._fetch)
+        end = float("inf") if end is None else end
+        now = self._clock()
+        # One that comes from a cache of its own may be about to end: it is asked for again, but not at once.
+        self._value, self._end, self._renewal = value, end, max(end - EARLY, min(now + PAUSE, end))
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._fetching = None
+        if not task.cancelled() and task.exception() is not None:
+            self._renewal = min(self._clock() + PAUSE, self._end)
+
+
 class BearerToken:
     """Sends a token that is fetched when it is needed, kept, and replaced before it ends.
 
@@ -50,35 +93,11 @@ class BearerToken:
     """
 
     def __init__(self, fetch: Callable[[], Token], *, clock: Callable[[], float] = time.time) -> None:
-        self._fetch = fetch
-        self._clock = clock
-        self._headers: Mapping[str, str] = {}
-        #: When it ends, and when it is to be replaced.
-        self._end = self._renewal = float("-inf")
-        self._fetching: asyncio.Task[None] | None = None
+        def headers() -> tuple[Mapping[str, str], float | None]:
+            token = fetch()
+            return {**(token.headers or {}), "authorization": f"Bearer {token.value}"}, token.expires
+
+        self._headers = Kept(headers, clock=clock)
 
     async def authorize(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Mapping[str, str]:
-        now = self._clock()
-        if now < self._renewal:
-            return self._headers
-        task = self._fetching
-        if task is None:
-            task = self._fetching = asyncio.create_task(self._replace())
-            task.add_done_callback(self._done)
-        if now >= self._end:
-            # A caller who leaves does not take the token away from those who wait for it too.
-            await asyncio.shield(task)
-        return self._headers
-
-    async def _replace(self) -> None:
-        token = await asyncio.to_thread(self._fetch)
-        end = float("inf") if token.expires is None else token.expires
-        now = self._clock()
-        self._headers = {**(token.headers or {}), "authorization": f"Bearer {token.value}"}
-        # One that comes from a cache of its own may be about to end: it is asked for again, but not at once.
-        self._end, self._renewal = end, max(end - EARLY, min(now + PAUSE, end))
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._fetching = None
-        if not task.cancelled() and task.exception() is not None:
-            self._renewal = min(self._clock() + PAUSE, self._end)
+        return await self._headers.get()
