@@ -59,7 +59,6 @@ class StreamDecoder:
         data = event.data
         if data == _DONE or self._finished:
             return
-        assembly = self._assembly
         try:
             read = wire.EVENT.read(data)
         except LLMInvalidResponseError:
