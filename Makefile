@@ -173,7 +173,7 @@ format: $(VENV)/.dev $(TS_READY) ## rewrite to the project's style
 
 # ---------------------------------------------------------------------------------------------------------- evidence
 
-.PHONY: fidelity fidelity-requests bench bench-peers docs
+.PHONY: fidelity fidelity-requests robustness bench bench-peers docs
 fidelity: $(VENV)/.dev ## replay recorded provider traffic (CORPUS=DIR, FAMILIES=a,b OUT=FILE MIN=99)
 	@test -n "$(CORPUS)" || { echo "trunkline: name the recordings: make fidelity CORPUS=DIR" >&2; exit 2; }
 	@$(BIN)/python -m tests.fidelity.run --corpus "$(CORPUS)" $(if $(FAMILIES),--families "$(FAMILIES)") \
@@ -183,6 +183,10 @@ fidelity-requests: $(VENV)/.dev ## encode recorded requests again and compare (C
 	@test -n "$(CORPUS)" || { echo "trunkline: name the recordings: make fidelity-requests CORPUS=DIR" >&2; exit 2; }
 	@$(BIN)/python -m tests.fidelity.requests_run --corpus "$(CORPUS)" $(if $(FAMILIES),--families "$(FAMILIES)") \
 	  $(if $(OUT),--out "$(OUT)") $(if $(MIN),--min "$(MIN)")
+
+robustness: $(VENV)/.dev ## damage recordings in every way; adapters raise nothing but LLMError (CORPUS=DIR, FAMILIES=a,b)
+	@test -n "$(CORPUS)" || { echo "trunkline: name the recordings: make robustness CORPUS=DIR" >&2; exit 2; }
+	@$(BIN)/python -m tests.fidelity.robustness --corpus "$(CORPUS)" $(if $(FAMILIES),--families "$(FAMILIES)")
 
 bench: $(VENV)/.dev ## measure the server's CPU, latency and memory against floors taken in the same run
 	@$(BIN)/python -m bench.run $(ARGS)

@@ -53,6 +53,12 @@ def families(corpus: Path) -> list[str]:
 
 def read(corpus: Path, family: str) -> Iterator[Recording]:
     """The recordings of a family; none if the corpus has no file of that name."""
+    for row in rows(corpus, family):
+        yield _recording(row, family)
+
+
+def rows(corpus: Path, family: str) -> Iterator[dict[str, Any]]:
+    """The recordings of a family as they are kept, answers included."""
     for name in (f"{family}.jsonl.xz", f"{family}.jsonl"):
         path = corpus / "recordings" / name
         if not path.exists():
@@ -60,7 +66,7 @@ def read(corpus: Path, family: str) -> Iterator[Recording]:
         with _opened(path) as lines:
             for line in lines:
                 if line.strip():
-                    yield _recording(json.loads(line), family)
+                    yield json.loads(line)
 
 
 def _opened(path: Path) -> IO[str]:
