@@ -1,8 +1,8 @@
-"""`make robustness`: every adapter alone over damaged recordings raises nothing but LLMError, however bytes are chunked.
+"""`make robustness`: adapters alone over damaged recordings raise nothing but LLMError, however bytes are chunked.
 
-For each family: every prefix of three small recordings and 50 sampled prefixes of each other; each event dropped or doubled
-in turn for 20 streams; 1,000 random mutations. Streams are fed in several chunkings, which must give the same events and
-the same error.
+For each family: every prefix of three small recordings and 50 sampled prefixes of each other; each event dropped or
+doubled in turn for 20 streams; 1,000 random mutations. Streams are fed in several chunkings, which must give the same
+events and the same error.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tests.fidelity import corpus, targets
+
 from trunkline_server import providers
 from trunkline_server.errors import LLMError
 from trunkline_server.providers.assembly import Assembly
@@ -31,8 +33,8 @@ SMALL_RECORDINGS, SAMPLED_PREFIXES, STREAMS_BY_EVENT, MUTATIONS = 3, 50, 20, 100
 
 #: What a mutation writes: what parsers stumble over.
 _SPLINTERS = (
-    b"null", b"{}", b"[]", b'""', b"-1", b"1e999", b"true", b'"\\ud83d"', b"\x00", b"\xff\xfe", b"{", b"}", b"[", b'"', b",",
-    b"\r\n\r\n", b"data: ", b"event: error\n", b"99999999999999999999", b"\n",
+    b"null", b"{}", b"[]", b'""', b"-1", b"1e999", b"true", b'"\\ud83d"', b"\x00", b"\xff\xfe", b"{", b"}", b"[",
+    b'"', b",", b"\r\n\r\n", b"data: ", b"event: error\n", b"99999999999999999999", b"\n",
 )  # fmt: skip
 
 #: Ids of tool calls that the gateway makes at random, where the provider named neither the call nor the answer.
@@ -92,7 +94,7 @@ class Adapter:
 
 
 def _joined(events: list[Any]) -> tuple[Any, ...]:
-    """Deltas of one part and field that follow each other are one: how they are joined depends on what came together."""
+    """Deltas of one part and field that follow each other are one: what comes together is joined."""
     joined: list[Any] = []
     for event in events:
         kind = event.WhichOneof("event")
@@ -196,7 +198,7 @@ def examine(family: str, samples: list[Sample], findings: Findings, seed: int) -
         every = sample.id in smallest and size <= 20_000
         ends = range(size) if every else sorted(draw.randrange(size + 1) for _ in range(SAMPLED_PREFIXES))
         for end in ends:
-            findings.attempt(family, f"{sample.id} cut at {end}", lambda b=sample.body[:end], s=sample: s.outcome(b))
+            findings.attempt(family, f"{sample.id} cut at {end}", partial(sample.outcome, sample.body[:end]))
         if sample.streamed:
             _same_in_all_chunkings(family, sample, sample.body, findings, draw)
             if by_event < STREAMS_BY_EVENT and len(sample.pieces) > 1:
@@ -204,13 +206,11 @@ def examine(family: str, samples: list[Sample], findings: Findings, seed: int) -
                 for at in range(len(sample.pieces)):
                     for times in (0, 2):
                         body = b"".join([*sample.pieces[:at], *([sample.pieces[at]] * times), *sample.pieces[at + 1 :]])
-                        findings.attempt(
-                            family, f"{sample.id} event {at} x {times}", lambda b=body, s=sample: s.outcome(b)
-                        )
+                        findings.attempt(family, f"{sample.id} event {at} x {times}", partial(sample.outcome, body))
     for number in range(MUTATIONS if samples else 0):
         sample = draw.choice(samples)
         body = mutated(sample.body, draw)
-        findings.attempt(family, f"{sample.id} mutation {number}", lambda b=body, s=sample: s.outcome(b))
+        findings.attempt(family, f"{sample.id} mutation {number}", partial(sample.outcome, body))
         if sample.streamed and number % 10 == 0:
             _same_in_all_chunkings(family, sample, body, findings, draw)
 
@@ -218,7 +218,7 @@ def examine(family: str, samples: list[Sample], findings: Findings, seed: int) -
 def _same_in_all_chunkings(family: str, sample: Sample, body: bytes, findings: Findings, draw: random.Random) -> None:
     first: Outcome | None = None
     for chunks in chunkings(body, draw):
-        outcome = findings.attempt(family, f"{sample.id} chunked", lambda c=chunks: sample.adapter.streamed(c))
+        outcome = findings.attempt(family, f"{sample.id} chunked", partial(sample.adapter.streamed, chunks))
         if first is None:
             first = outcome
         elif outcome is not None and outcome != first:
