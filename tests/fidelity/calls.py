@@ -9,7 +9,16 @@ from typing import Any
 import grpc
 from tests.fidelity import answers
 from tests.fidelity.corpus import Recording
-from tests.fidelity.requests import anthropic_messages, embeddings, gemini, openai_chat, openai_responses, vertex
+from tests.fidelity.requests import (
+    anthropic_messages,
+    cohere_chat,
+    embeddings,
+    gemini,
+    ollama_chat,
+    openai_chat,
+    openai_responses,
+    vertex,
+)
 
 from trunkline import TrunklineError
 from trunkline.collect import Collector
@@ -35,7 +44,9 @@ Converter = Callable[[Mapping[str, Any]], completion_pb2.CompletionSpec]
 CONVERTERS: Mapping[str, Converter] = {
     **{kind: openai_responses.spec_from for kind, row in KINDS.items() if row.dialect == "openai_responses"},
     "anthropic": anthropic_messages.spec_from,
+    "cohere": cohere_chat.spec_from,
     "gemini": gemini.spec_from,
+    "ollama-native": ollama_chat.spec_from,
     "vertex": vertex.spec_from,
 }
 

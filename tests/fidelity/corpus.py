@@ -29,7 +29,15 @@ class Recording:
 
 #: What a family is called with, by the end of its name; chat is everything else.
 _KINDS = {
-    "embeddings": ("embeddings", "embedContent", "batchEmbedContents", "embed", "native-embed", "predict"),
+    "embeddings": (
+        "embeddings",
+        "embedContent",
+        "batchEmbedContents",
+        "embed",
+        "native-embed",
+        "native-embeddings",
+        "predict",
+    ),
     "count_tokens": ("count_tokens", "count-tokens", "countTokens", "input_tokens", "responses-input_tokens"),
     "models": ("models",),
 }

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.fidelity import gemini_bodies, responses_bodies
+from tests.fidelity import cohere_bodies, gemini_bodies, ollama_bodies, responses_bodies
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,10 +291,30 @@ OPENAI_RESPONSES = (
     Equivalence("image detail", "auto is the default detail", responses_bodies.item_detail),
 )
 
+COHERE_CHAT = (
+    *_JSON,
+    Equivalence("nothing said", "an empty text or an empty list says nothing", cohere_bodies.nothing_said),
+    Equivalence("plain documents", "a document that is a text is an object with one", cohere_bodies.plain_documents),
+    Equivalence("given ids", "ids of documents are the gateway's: citations name an index", cohere_bodies.given_ids),
+    Equivalence("schema name", "schema is the old name of json_schema; text is the default", cohere_bodies.schema_name),
+    Equivalence("tool shape", "an empty description says nothing", _tool_shape),
+    Equivalence("image detail", "auto is the default detail", _image_detail),
+)
+
+OLLAMA_CHAT = (
+    Equivalence("not streamed", "whether the answer streams is the call's, not the body's, to say", _not_streamed),
+    Equivalence("nothing said", "a member that is null or empty is not there", ollama_bodies.nothing_said),
+    Equivalence("functions", "all calls are of functions; no arguments are empty ones", ollama_bodies.functions),
+    Equivalence("one stop", "a stop sequence is a list of one", ollama_bodies.one_stop),
+    Equivalence("tool shape", "an empty description says nothing", _tool_shape),
+)
+
 #: By dialect.
 TABLE: dict[str, tuple[Equivalence, ...]] = {
     "anthropic_messages": ANTHROPIC_MESSAGES,
+    "cohere_chat": COHERE_CHAT,
     "gemini": GEMINI,
+    "ollama_chat": OLLAMA_CHAT,
     "openai_chat": OPENAI_CHAT,
     "openai_responses": OPENAI_RESPONSES,
     "vertex_anthropic": ANTHROPIC_MESSAGES,
@@ -321,7 +341,15 @@ OPTIONS: dict[str, frozenset[str]] = {
         }
     ),
     "anthropic_messages": _ANTHROPIC_OPTIONS,
+    "cohere_chat": frozenset({"citation_options", "priority", "raw_prompting", "safety_mode"}),
     "gemini": _GEMINI_OPTIONS,
+    "ollama_chat": frozenset(
+        {
+            "keep_alive", "options.mirostat", "options.mirostat_eta", "options.mirostat_tau", "options.num_batch",
+            "options.num_ctx", "options.num_gpu", "options.num_keep", "options.num_thread", "options.repeat_last_n",
+            "options.tfs_z", "options.typical_p", "truncate",
+        }
+    ),
     "openai_responses": frozenset(
         {
             "background", "context_management", "conversation", "metadata", "moderation", "prompt", "prompt_cache_key",

@@ -21,6 +21,10 @@ _KINDS = {
 #: or is made of it.
 _WIRES: dict[str, str | None] = {
     "chat": None,
+    "embed": None,
+    "native-chat": "{}-native",
+    "native-embed": "{}-native",
+    "native-embeddings": "{}-native",
     "openai-chat": "openai",
     "embeddings": None,
     "models": None,
@@ -44,7 +48,7 @@ _WIRES: dict[str, str | None] = {
 _SAME = {"chatgpt-responses": "chatgpt"}
 
 #: Pairs that look served and are not: another wire under a common name.
-_OTHER_WIRES = frozenset({"cohere.chat", "bedrock.models", "cohere.models", "vertex.models"})
+_OTHER_WIRES = frozenset({"bedrock.models", "vertex.models"})
 
 
 def kind_for(family: str, kinds: frozenset[str]) -> str | None:

@@ -15,7 +15,16 @@ _TASKS = {
     "SEMANTIC_SIMILARITY": embedding_service_pb2.EMBEDDING_TASK_SIMILARITY,
     "CLASSIFICATION": embedding_service_pb2.EMBEDDING_TASK_CLASSIFICATION,
     "CLUSTERING": embedding_service_pb2.EMBEDDING_TASK_CLUSTERING,
+    "search_query": embedding_service_pb2.EMBEDDING_TASK_QUERY,
+    "search_document": embedding_service_pb2.EMBEDDING_TASK_DOCUMENT,
+    "classification": embedding_service_pb2.EMBEDDING_TASK_CLASSIFICATION,
+    "clustering": embedding_service_pb2.EMBEDDING_TASK_CLUSTERING,
 }
+
+#: Members that hold the length of the vectors.
+_DIMENSIONS = ("dimensions", "outputDimensionality", "outputDimension")
+#: Members that hold what is to be embedded.
+_INPUTS = ("input", "inputs", "texts", "prompt")
 
 
 def spec_from(request: Any, vectors: int) -> embedding_service_pb2.EmbeddingSpec:
@@ -25,10 +34,11 @@ def spec_from(request: Any, vectors: int) -> embedding_service_pb2.EmbeddingSpec
     inputs, about = _asked(asked)
     for value in inputs:
         _input(value, spec.inputs.add())
-    dimensions = about.get("dimensions", about.get("outputDimensionality"))
-    if isinstance(dimensions, int):
+    dimensions = next((about[name] for name in _DIMENSIONS if isinstance(about.get(name), int)), None)
+    if dimensions is not None:
         spec.dimensions = dimensions
-    spec.task = _TASKS.get(about.get("taskType", ""), embedding_service_pb2.EMBEDDING_TASK_UNSPECIFIED)
+    task = about.get("taskType") or about.get("inputType") or ""
+    spec.task = _TASKS.get(task, embedding_service_pb2.EMBEDDING_TASK_UNSPECIFIED)
     return spec
 
 
@@ -41,7 +51,7 @@ def _asked(asked: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
         return [each["content"] for each in asked["instances"]], about
     if "content" in asked:
         return [asked["content"]], asked
-    inputs = asked.get("input", asked.get("inputs", "text"))
+    inputs = next((asked[name] for name in _INPUTS if name in asked), "text")
     several = isinstance(inputs, list) and not all(isinstance(value, int) for value in inputs)
     return inputs if several else [inputs], asked
 

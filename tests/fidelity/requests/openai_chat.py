@@ -59,7 +59,7 @@ def spec_from(request: Mapping[str, Any]) -> completion_pb2.CompletionSpec:
     for message in request["messages"]:
         _message(message, spec.messages.add())
     for tool in request.get("tools") or ():
-        _tool(tool, spec.tools.add())
+        read_tool(tool, spec.tools.add())
     for function in request.get("functions") or ():
         _function(function, spec.tools.add().function)
     _tool_choice(request.get("tool_choice") or request.get("function_call"), spec)
@@ -116,10 +116,10 @@ def _contents(content: Any) -> list[ContentPart]:
         return []
     if isinstance(content, str):
         return [ContentPart(text=message_pb2.Text(text=content))]
-    return [_part(item) for item in content]
+    return [read_part(item) for item in content]
 
 
-def _part(item: Mapping[str, Any] | str) -> ContentPart:
+def read_part(item: Mapping[str, Any] | str) -> ContentPart:
     part = ContentPart()
     if isinstance(item, str):
         part.text.text = item
@@ -170,7 +170,7 @@ def media(url: str, into: message_pb2.Media, default: str) -> None:
         into.data = data.encode()
 
 
-def _tool(tool: Mapping[str, Any], into: completion_pb2.Tool) -> None:
+def read_tool(tool: Mapping[str, Any], into: completion_pb2.Tool) -> None:
     if tool.get("type", "function") == "function" and "function" in tool:
         _function(tool["function"], into.function)
         return
