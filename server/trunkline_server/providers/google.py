@@ -57,7 +57,7 @@ class VertexRow(Row):
             return None
         if host.endswith(".googleapis.com") and "/projects/" not in base_url:
             raise ValueError(
-                "Vertex AI needs a project: set settings.project or GOOGLE_CLOUD_PROJECT; or an API key, which needs none"
+                "Vertex AI needs settings.project or GOOGLE_CLOUD_PROJECT; or an API key, which goes without a project"
             )
         return BearerToken(Credentials(file))
 

@@ -124,6 +124,8 @@ class Conversation:
             wire["thoughtSignature"] = part.signature
 
     def _text(self, part: Part, path: str) -> Wire | None:
+        if part.text.citations:
+            self._stays(f"{path}.text.citations")
         return {"text": part.text.text}
 
     def _refusal(self, part: Part, path: str) -> Wire | None:
@@ -215,8 +217,14 @@ class Conversation:
         if part_is_foreign(part, self._target):
             self._notes.foreign_data(path, part.origin_provider)
             return None
-        # What an answer says of itself is no content: there is no place for it in a request.
-        return None if part.opaque.type in (GROUNDING, URL_CONTEXT) else Raw(part.opaque.json.encode())
+        if part.opaque.type in (GROUNDING, URL_CONTEXT):
+            self._stays(path)
+            return None
+        return Raw(part.opaque.json.encode())
+
+    def _stays(self, path: str) -> None:
+        """What an answer says of its sources has no place in a request: never a reason to refuse."""
+        self._notes.foreign.append((FOREIGN, path, "Gemini does not take back what it said of its sources"))
 
 
 _PARTS: Mapping[str, Callable[[Conversation, Part, str], Wire | None]] = {

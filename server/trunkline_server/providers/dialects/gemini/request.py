@@ -12,7 +12,7 @@ from trunkline_server.providers.base import Notes, Target
 from trunkline_server.providers.dialects.gemini.content import Conversation
 from trunkline_server.providers.dialects.gemini.models import Model, model_of
 from trunkline_server.providers.dialects.gemini.thinking import thinking_config
-from trunkline_server.providers.jsontext import embed, loads
+from trunkline_server.providers.jsontext import embed
 from trunkline_server.providers.options import with_options
 from trunkline_server.providers.parameters import taken
 from trunkline_server.providers.schemas import parameters_of
@@ -170,7 +170,7 @@ def _tools(draft: Draft, value: Any) -> None:
     for tool in value:
         if tool.WhichOneof("kind") == "provider":
             config = tool.provider.config_json
-            made.append({tool.provider.type: loads(config) if config.strip() else {}})
+            made.append({tool.provider.type: embed(config) if config.strip() else {}})
             continue
         if not made or "functionDeclarations" not in made[-1]:
             made.append({"functionDeclarations": []})

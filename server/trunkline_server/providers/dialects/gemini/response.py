@@ -119,10 +119,10 @@ class Reading:
             raise blocked(feedback, body)
 
     def finish(self, *, whole: bool) -> None:
-        """Ends every candidate that told why; those of a `whole` answer end in any case."""
+        """Ends every candidate that told why; those of a `whole` answer that says anything end in any case."""
         self._read_usage()
         for index, choice in self._choices.items():
-            if choice.reason is None and not whole:
+            if choice.reason is None and not (whole and self._assembly.has_parts):
                 continue
             self._cite(index, choice)
             self._assembly.finish(index, *self._reason(index, choice))
