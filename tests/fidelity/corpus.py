@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,23 @@ def rows(corpus: Path, family: str) -> Iterator[dict[str, Any]]:
             for line in lines:
                 if line.strip():
                     yield json.loads(line)
+
+
+#: Base64 that a recording shortened.
+_ELIDED = re.compile(r"<elided \d+ chars>")
+
+
+def with_whole_base64(value: Any) -> Any:
+    """A copy in which base64 that was cut short in the recording ends where four characters make bytes."""
+    if isinstance(value, dict):
+        return {name: with_whole_base64(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [with_whole_base64(inner) for inner in value]
+    if not isinstance(value, str) or not (cut := _ELIDED.search(value)):
+        return value
+    kept = value[: cut.start()]
+    begins = kept.rfind(",") + 1
+    return kept[: len(kept) - (len(kept) - begins) % 4]
 
 
 def _opened(path: Path) -> IO[str]:

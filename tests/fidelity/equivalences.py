@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.fidelity import cohere_bodies, gemini_bodies, ollama_bodies, responses_bodies
+from tests.fidelity import chat_bodies, cohere_bodies, gemini_bodies, ollama_bodies, responses_bodies
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ def _short_cache(body: dict[str, Any]) -> None:
 def _one_turn(body: dict[str, Any]) -> None:
     turns: list[dict[str, Any]] = []
     for message in body.get("messages") or ():
-        if turns and turns[-1]["role"] == message.get("role") and message.get("role") == "user":
+        if turns and turns[-1].get("role") == message.get("role"):
             turns[-1] = {**turns[-1], "content": [*turns[-1]["content"], *message["content"]]}
         else:
             turns.append(message)
@@ -219,6 +219,27 @@ def _schema_place(body: dict[str, Any]) -> None:
         body.setdefault("output_config", {})["format"] = asked
 
 
+def _usual_effort(body: dict[str, Any]) -> None:
+    config = body.get("output_config")
+    if isinstance(config, dict) and config.get("effort") == "high":
+        del config["effort"]
+    if config == {}:
+        del body["output_config"]
+
+
+def _not_strict(body: dict[str, Any]) -> None:
+    for tool in body.get("tools") or ():
+        if isinstance(tool, dict) and tool.get("strict") is False:
+            del tool["strict"]
+
+
+def _direct_caller(body: dict[str, Any]) -> None:
+    for message in body.get("messages") or ():
+        for block in message.get("content") or ():
+            if isinstance(block, dict) and block.get("caller") == {"type": "direct"}:
+                del block["caller"]
+
+
 _JSON = (
     Equivalence("absent is null", "a member that is null is not there", _nulls),
     Equivalence("not streamed", "stream false is absent; the gateway asks every stream for its usage", _not_streamed),
@@ -241,6 +262,12 @@ OPENAI_CHAT = (
     Equivalence("text format", "text is the default format; an empty member of a format says nothing", _text_format),
     Equivalence("tool shape", "an empty description says nothing", _tool_shape),
     Equivalence("image detail", "auto is the default detail; an address alone is an image", _image_detail),
+    Equivalence("echoes", "no annotations, no thought and no call's id say nothing when sent back", chat_bodies.echoes),
+    Equivalence("one choice", "one choice is the default", chat_bodies.one_choice),
+    Equivalence("function type", "what holds a function is one", chat_bodies.function_type),
+    Equivalence("unnamed schema", "a schema without a name is called response", chat_bodies.unnamed_schema),
+    Equivalence("parallel calls", "several calls at once are the default", chat_bodies.parallel_calls),
+    Equivalence("short cache", "five minutes are the default", _short_cache),
 )
 
 ANTHROPIC_MESSAGES = (
@@ -249,11 +276,14 @@ ANTHROPIC_MESSAGES = (
     Equivalence("default choice", "auto is the default; without tools there is nothing to choose", _default_choice),
     Equivalence("tool shape", "custom is the default type; an empty description says nothing", _tool_shape),
     Equivalence("short cache", "five minutes are the default", _short_cache),
-    Equivalence("one turn", "consecutive user turns are one; tool results stand first in it", _one_turn),
+    Equivalence("one turn", "what one says in a row is one turn; tool results stand first in it", _one_turn),
     Equivalence(
         "empty results", "a result without content, is_error false and no citations say nothing", _empty_results
     ),
     Equivalence("schema place", "output_format is the beta name of output_config.format", _schema_place),
+    Equivalence("usual effort", "high is the default effort", _usual_effort),
+    Equivalence("not strict", "a tool is not strict by default", _not_strict),
+    Equivalence("direct caller", "a call is the model's own if nothing else is said", _direct_caller),
 )
 
 GEMINI = (
@@ -321,8 +351,50 @@ TABLE: dict[str, tuple[Equivalence, ...]] = {
     "vertex_gemini": GEMINI,
 }
 
+#: By kind of provider, beside its dialect's.
+KINDS: dict[str, tuple[Equivalence, ...]] = {
+    "openai": (
+        Equivalence("default sampling", "temperature and top_p are 1 by default", chat_bodies.default_sampling),
+    ),
+    "openrouter": (
+        Equivalence(
+            "reasoning names",
+            "reasoning_effort and include_reasoning are other names of members of reasoning, whose effort is medium "
+            "where it is only enabled",
+            chat_bodies.openrouter_reasoning,
+        ),
+        Equivalence(
+            "reasoning details",
+            "their order is their index, their model is their format",
+            chat_bodies.openrouter_details,
+        ),
+        Equivalence("usage", "usage is reported always; asking for it has no effect", chat_bodies.openrouter_usage),
+    ),
+    "mistral": (
+        Equivalence("any tool", "any and required are the same", chat_bodies.mistral_any),
+        Equivalence("safe prompt", "no safe prompt is the default", chat_bodies.mistral_prompt),
+        Equivalence("document names", "the name of a document is for its caller", chat_bodies.mistral_documents),
+        Equivalence("closed thoughts", "thoughts sent back are closed ones", chat_bodies.mistral_thoughts),
+    ),
+    "xai": (Equivalence("Claude's choice", "a tool is also chosen in Anthropic's words", chat_bodies.claude_choice),),
+    "deepseek": (Equivalence("switched on", "effort asks for thought", chat_bodies.switched_on),),
+    "zai": (Equivalence("switched on", "effort asks for thought", chat_bodies.switched_on),),
+    "groq": (
+        Equivalence("reasoning format", "parsed thoughts are included, hidden ones are not", chat_bodies.groq_thoughts),
+    ),
+    "ollama": (Equivalence("same thought", "a thought under both its names is one thought", chat_bodies.same_thought),),
+}
+
 _ANTHROPIC_OPTIONS = frozenset(
-    {"container", "context_management", "mcp_servers", "thinking", "cache_control", "inference_geo", "speed"}
+    {
+        "cache_control",
+        "container",
+        "context_management",
+        "inference_geo",
+        "mcp_servers",
+        "output_config.task_budget",
+        "speed",
+    }
 )
 _GEMINI_OPTIONS = frozenset(
     {
@@ -361,13 +433,26 @@ OPTIONS: dict[str, frozenset[str]] = {
 }  # fmt: skip
 
 
-def options_of(recorded: dict[str, Any], dialect: str) -> dict[str, Any]:
+#: The same by kind of provider, beside its dialect's.
+KIND_OPTIONS: dict[str, frozenset[str]] = {
+    "cerebras": frozenset({"clear_thinking"}),
+    "llamacpp": frozenset({"cache_prompt"}),
+    "mistral": frozenset({"safe_prompt"}),
+    # Venice is reached as a compatible server.
+    "openai": frozenset({"venice_parameters"}),
+    "openrouter": frozenset({"models", "plugins", "provider", "route", "transforms"}),
+    "perplexity": frozenset({"return_images", "return_related_questions", "search_context_size"}),
+    "zai": frozenset({"thinking.clear_thinking"}),
+}
+
+
+def options_of(recorded: dict[str, Any], dialect: str, kind: str = "") -> dict[str, Any]:
     """What of the body may ride in provider_options_json."""
     body = copy.deepcopy(recorded)
     for equivalence in TABLE[dialect] if TABLE[dialect] is GEMINI else ():
         equivalence.apply(body)
     found: dict[str, Any] = {}
-    for name in OPTIONS[dialect]:
+    for name in OPTIONS[dialect] | KIND_OPTIONS.get(kind, frozenset()):
         outer, _, inner = name.partition(".")
         value = body.get(outer)
         if inner:
@@ -392,9 +477,9 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def differences(recorded: dict[str, Any], encoded: dict[str, Any], dialect: str) -> list[str]:
+def differences(recorded: dict[str, Any], encoded: dict[str, Any], dialect: str, kind: str = "") -> list[str]:
     """Names of the members in which the two still differ; both are brought to the common form in place."""
-    for equivalence in TABLE[dialect]:
+    for equivalence in (*TABLE[dialect], *KINDS.get(kind, ())):
         equivalence.apply(recorded)
         equivalence.apply(encoded)
     return sorted(

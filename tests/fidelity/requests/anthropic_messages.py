@@ -24,6 +24,8 @@ _EFFORTS = {
     name: getattr(generation_pb2, f"REASONING_EFFORT_{name.upper()}")
     for name in ("low", "medium", "high", "xhigh", "max")
 }
+#: What the contract has words for in a tool of the caller's.
+_FUNCTION = frozenset({"type", "name", "description", "input_schema", "strict", "cache_control"})
 _MODES = {
     "auto": completion_pb2.TOOL_CHOICE_MODE_AUTO,
     "any": completion_pb2.TOOL_CHOICE_MODE_REQUIRED,
@@ -156,8 +158,9 @@ def _tool(tool: Mapping[str, Any], into: completion_pb2.Tool) -> None:
     if isinstance(tool.get("cache_control"), dict):
         into.cache_control.ttl = _TTLS.get(tool["cache_control"].get("ttl", ""), message_pb2.CACHE_TTL_UNSPECIFIED)
         into.cache_control.SetInParent()
-    if tool.get("type", "custom") != "custom" or "input_schema" not in tool:
-        into.provider.type = tool["type"]
+    if tool.get("type", "custom") != "custom" or not tool.keys() <= _FUNCTION or "input_schema" not in tool:
+        # A tool of the provider, or one that says more than the contract has words for: verbatim.
+        into.provider.type = tool.get("type", "custom")
         rest = {name: value for name, value in tool.items() if name not in ("type", "cache_control")}
         into.provider.config_json = json.dumps(rest)
         return
@@ -187,8 +190,13 @@ def _params(request: Mapping[str, Any], spec: completion_pb2.CompletionSpec) -> 
     thinking = request.get("thinking") or {}
     if thinking.get("type") == "enabled":
         spec.params.reasoning.budget_tokens = thinking["budget_tokens"]
+    elif thinking.get("type") == "adaptive":
+        # The provider's default, where output_config says nothing else.
+        spec.params.reasoning.effort = _EFFORTS["high"]
     elif thinking.get("type") == "disabled":
         spec.params.reasoning.effort = generation_pb2.REASONING_EFFORT_NONE
+    if thinking.get("display"):
+        spec.params.reasoning.include = thinking["display"] != "omitted"
     config = request.get("output_config") or {}
     if config.get("effort") in _EFFORTS:
         spec.params.reasoning.effort = _EFFORTS[config["effort"]]

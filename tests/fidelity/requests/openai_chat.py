@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from trunkline.v1 import completion_pb2, generation_pb2, message_pb2
@@ -24,6 +24,8 @@ EFFORTS = {
     name: getattr(generation_pb2, f"REASONING_EFFORT_{name.upper()}")
     for name in ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 }
+#: What thinking without a word for how much is.
+_USUAL = "medium"
 VERBOSITY = {name: getattr(generation_pb2, f"VERBOSITY_{name.upper()}") for name in ("low", "medium", "high")}
 DETAIL = {name: getattr(message_pb2, f"MEDIA_DETAIL_{name.upper()}") for name in ("low", "high")}
 MODES = {
@@ -32,6 +34,7 @@ MODES = {
     "required": completion_pb2.TOOL_CHOICE_MODE_REQUIRED,
     "any": completion_pb2.TOOL_CHOICE_MODE_REQUIRED,
 }
+_TTLS = {"5m": message_pb2.CACHE_TTL_5M, "1h": message_pb2.CACHE_TTL_1H}
 #: Body member to field of GenerationParams, and what its value must be.
 _PARAMS: dict[str, tuple[str, type | tuple[type, ...]]] = {
     "max_tokens": ("max_output_tokens", int),
@@ -87,9 +90,7 @@ def _message(message: Mapping[str, Any], into: message_pb2.Message) -> None:
     if message.get("name"):
         into.name = message["name"]
     if into.role == message_pb2.ROLE_ASSISTANT:
-        reasoning = message.get("reasoning_content") or message.get("reasoning")
-        if isinstance(reasoning, str) and reasoning:
-            into.parts.add().reasoning.text = reasoning
+        _thoughts(message, into)
     into.parts.extend(_contents(message.get("content")))
     if message.get("refusal"):
         into.parts.add().refusal.text = message["refusal"]
@@ -105,6 +106,26 @@ def _message(message: Mapping[str, Any], into: message_pb2.Message) -> None:
         made = into.parts.add().tool_call
         made.id = made.name = function_call["name"]
         made.arguments_json = _text(function_call.get("arguments") or "")
+
+
+def _thoughts(message: Mapping[str, Any], into: message_pb2.Message) -> None:
+    """Thoughts that go back: OpenRouter's details say the same as its plain text, and more."""
+    details = message.get("reasoning_details")
+    for detail in details if isinstance(details, list) else ():
+        part = into.parts.add()
+        if detail["type"] == "reasoning.encrypted":
+            part.reasoning.encrypted = json.dumps(detail)
+            continue
+        summary = detail["type"] == "reasoning.summary"
+        part.reasoning.is_summary = summary
+        part.reasoning.text = detail["summary" if summary else "text"] or ""
+        if detail.get("signature"):
+            part.signature = detail["signature"]
+        if detail.get("id"):
+            part.item_id = detail["id"]
+    reasoning = message.get("reasoning_content") or message.get("reasoning")
+    if not details and isinstance(reasoning, str) and reasoning:
+        into.parts.add().reasoning.text = reasoning
 
 
 def _text(value: Any) -> str:
@@ -124,37 +145,80 @@ def read_part(item: Mapping[str, Any] | str) -> ContentPart:
     if isinstance(item, str):
         part.text.text = item
         return part
-    kind = item.get("type")
-    if isinstance(item.get("cache_control"), dict):
-        part.cache_control.SetInParent()
-    if kind == "text":
-        part.text.text = item["text"]
-    elif kind == "refusal":
-        part.refusal.text = item["refusal"]
-    elif kind == "thinking":
-        thinking = item["thinking"]
-        texts = [t["text"] for t in thinking] if isinstance(thinking, list) else [thinking]
-        part.reasoning.text = "".join(texts)
-    elif kind == "image_url":
-        image = item["image_url"]
-        image = {"url": image} if isinstance(image, str) else image
-        media(image["url"], part.image, "image/png")
-        part.image.detail = DETAIL.get(image.get("detail", ""), 0)
-    elif kind == "input_audio":
-        sound = item["input_audio"]
-        part.audio.data = base64.b64decode(sound["data"])
-        part.audio.mime_type = f"audio/{sound['format']}"
-    elif kind == "file":
-        file = item["file"]
-        if file.get("file_id"):
-            part.document.file_id = file["file_id"]
-        else:
-            media(file["file_data"], part.document, "application/pdf")
-        if file.get("filename"):
-            part.document.filename = file["filename"]
-    else:
-        raise ValueError(f"no part of the contract for content of type {kind!r}")
+    fill = _PARTS.get(item.get("type", ""))
+    if fill is None:
+        raise ValueError(f"no part of the contract for content of type {item.get('type')!r}")
+    cache_mark(item, part)
+    fill(item, part)
     return part
+
+
+def _said(item: Mapping[str, Any], part: ContentPart) -> None:
+    part.text.text = item["text"]
+
+
+def _refused(item: Mapping[str, Any], part: ContentPart) -> None:
+    part.refusal.text = item["refusal"]
+
+
+def _thinking(item: Mapping[str, Any], part: ContentPart) -> None:
+    thinking = item["thinking"]
+    part.reasoning.text = "".join(t["text"] for t in thinking) if isinstance(thinking, list) else thinking
+
+
+def _image(item: Mapping[str, Any], part: ContentPart) -> None:
+    image = item["image_url"]
+    image = {"url": image} if isinstance(image, str) else image
+    media(image["url"], part.image, "image/png")
+    part.image.detail = DETAIL.get(image.get("detail", ""), 0)
+
+
+def _sound(item: Mapping[str, Any], part: ContentPart) -> None:
+    """Base64 with its format, or, at Mistral, alone."""
+    sound = item["input_audio"]
+    told = {"data": sound, "format": "mpeg"} if isinstance(sound, str) else sound
+    part.audio.data = base64.b64decode(told["data"])
+    part.audio.mime_type = f"audio/{told['format']}"
+
+
+def _film(item: Mapping[str, Any], part: ContentPart) -> None:
+    media(item["video_url"]["url"], part.video, "video/mp4")
+
+
+def _document(item: Mapping[str, Any], part: ContentPart) -> None:
+    media(item["document_url"], part.document, "application/pdf")
+    if item.get("document_name"):
+        part.document.filename = item["document_name"]
+
+
+def _file(item: Mapping[str, Any], part: ContentPart) -> None:
+    file = item.get("file", item)
+    if file.get("file_id"):
+        part.document.file_id = file["file_id"]
+    else:
+        media(file["file_data"], part.document, "application/pdf")
+    if file.get("filename"):
+        part.document.filename = file["filename"]
+
+
+_PARTS: Mapping[str, Callable[[Mapping[str, Any], ContentPart], None]] = {
+    "text": _said,
+    "refusal": _refused,
+    "thinking": _thinking,
+    "image_url": _image,
+    "input_audio": _sound,
+    "video_url": _film,
+    "document_url": _document,
+    "file": _file,
+}
+
+
+def cache_mark(item: Mapping[str, Any], into: ContentPart | completion_pb2.Tool) -> None:
+    """The mark of Anthropic's that OpenRouter and some others take."""
+    mark = item.get("cache_control")
+    if isinstance(mark, dict):
+        into.cache_control.ttl = _TTLS.get(mark.get("ttl", ""), message_pb2.CACHE_TTL_UNSPECIFIED)
+        into.cache_control.SetInParent()
 
 
 def media(url: str, into: message_pb2.Media, default: str) -> None:
@@ -171,6 +235,7 @@ def media(url: str, into: message_pb2.Media, default: str) -> None:
 
 
 def read_tool(tool: Mapping[str, Any], into: completion_pb2.Tool) -> None:
+    cache_mark(tool, into)
     if tool.get("type", "function") == "function" and "function" in tool:
         _function(tool["function"], into.function)
         return
@@ -225,8 +290,30 @@ def _params(request: Mapping[str, Any], into: generation_pb2.GenerationParams) -
     into.stop_sequences.extend([stop] if isinstance(stop, str) else stop or ())
     for token, bias in (request.get("logit_bias") or {}).items():
         into.logit_bias[token] = bias
-    effort = request.get("reasoning_effort")
-    if effort in EFFORTS:
-        into.reasoning.effort = EFFORTS[effort]
+    _reasoning(request, into)
     if request.get("verbosity") in VERBOSITY:
         into.verbosity = VERBOSITY[request["verbosity"]]
+
+
+def _reasoning(request: Mapping[str, Any], into: generation_pb2.GenerationParams) -> None:
+    """How much to think, in the words of whichever provider was asked."""
+    asked = request.get("reasoning")
+    asked = asked if isinstance(asked, dict) else {}
+    effort = request.get("reasoning_effort") or asked.get("effort")
+    if effort in EFFORTS or effort == "default":
+        into.reasoning.effort = EFFORTS[_USUAL if effort == "default" else effort]
+    elif isinstance(asked.get("max_tokens"), int):
+        into.reasoning.budget_tokens = asked["max_tokens"]
+    elif asked.get("enabled") is True:
+        into.reasoning.effort = EFFORTS[_USUAL]
+    thinking = request.get("thinking")
+    switch = thinking.get("type") if isinstance(thinking, dict) else None
+    if switch == "disabled":
+        into.reasoning.effort = EFFORTS["none"]
+    elif switch == "enabled":
+        into.reasoning.include = True
+    shown = {"parsed": True, "hidden": False}.get(request.get("reasoning_format", ""), request.get("include_reasoning"))
+    if "exclude" in asked:
+        shown = not asked["exclude"]
+    if isinstance(shown, bool):
+        into.reasoning.include = shown
