@@ -43,7 +43,7 @@ class Route:
     defaults: generation_pb2.GenerationParams | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prepared:
     """A spec that is ready to go out."""
 
@@ -54,6 +54,13 @@ class Prepared:
     request: UpstreamRequest
     notes: Notes
     reasoning_argument: str
+
+    def sent(self) -> None:
+        """Lets the request go, which holds the whole prompt."""
+        self.request = _SENT
+
+
+_SENT = UpstreamRequest("", b"")
 
 
 @dataclass(slots=True)
@@ -111,21 +118,25 @@ class Engine:
         """
         ready = self.prepare(call, spec, options, stream=True)
         call.limit(ready.provider.total_stream)
+        include_completion = stream_options.include_completion
         assembly = Assembly(
             ready.target.origin,
             ready.target.model,
             emits=True,
-            keep=stream_options.include_completion,
+            keep=include_completion,
             reasoning_argument=ready.reasoning_argument,
             include_raw=options.include_raw,
         )
         window = _seconds(stream_options.coalesce_window)
+        # A stream lasts. What it holds of the request, it holds as long: a prompt can have megabytes.
+        del spec, options, stream_options
         dialect = ready.dialect
         async with (
             self._attempt(call, ready, assembly) as attempt,
             _first_bytes_within(ready.provider.first_token) as patience,
             ready.upstream.stream(ready.request, call.forward) as reply,
         ):
+            ready.sent()
             self._answered(call, attempt, reply.status, reply.headers)
             if not 200 <= reply.status < 300:
                 raise dialect.classify(reply.status, reply.headers, await reply.read())
@@ -133,10 +144,14 @@ class Engine:
             if window:
                 chunks = _windowed(chunks, window)
             stream = _Decoding(FRAMINGS[dialect.framing](), dialect.decoder(assembly), assembly)
-            introduced = False
-            async with aclosing(stream.chunks(chunks)) as arriving:
-                async for chunk in arriving:
-                    patience.reschedule(None)
+            introduced = begun = ended = False
+            async with aclosing(chunks):
+                while not ended:
+                    chunk = await anext(chunks, None)
+                    ended = chunk is None
+                    if not begun:
+                        begun = True
+                        patience.reschedule(None)
                     failure = stream.take(chunk)
                     if assembly.has_events:
                         events = assembly.events()
@@ -146,7 +161,7 @@ class Engine:
                         yield events
                     if failure is not None:
                         raise failure
-        yield [self._finished(call, ready, assembly, reply.headers, stream_options)]
+        yield [self._finished(call, ready, assembly, reply.headers, include_completion)]
 
     def prepare(self, call: Call, spec: CompletionSpec, options: CallOptions, *, stream: bool) -> Prepared:
         """Resolves and encodes. Raises ModelNotFound, UnsupportedParameter and InvalidRequest."""
@@ -237,7 +252,7 @@ class Engine:
         ready: Prepared,
         assembly: Assembly,
         headers: Mapping[str, str],
-        options: completion_service_pb2.StreamOptions,
+        include_completion: bool,
     ) -> StreamEvent:
         event = StreamEvent()
         finished = event.finished
@@ -250,7 +265,7 @@ class Engine:
         finished.service_tier = assembly.service_tier
         finished.system_fingerprint = assembly.system_fingerprint
         finished.rate_limits.extend(rate_limits(headers))
-        if options.include_completion:
+        if include_completion:
             answer = assembly.completion()
             self._complete(call, answer, ready, headers)
             answer.timing.CopyFrom(finished.timing)
@@ -286,15 +301,11 @@ class _Decoding:
     decoder: Decoder
     assembly: Assembly
 
-    async def chunks(self, arriving: AsyncGenerator[bytes]) -> AsyncGenerator[bytes | None]:
-        """What arrives, and None when the stream has ended."""
-        async with aclosing(arriving):
-            async for chunk in arriving:
-                yield chunk
-        yield None
-
     def take(self, chunk: bytes | None) -> LLMError | None:
-        """Decodes what a chunk completes. An error is returned, so that what came before it is delivered first."""
+        """Decodes what a chunk completes; None: the stream has ended.
+
+        An error is returned, so that what came before it is delivered first.
+        """
         assembly, decoder = self.assembly, self.decoder
         try:
             for event in self.framer.end() if chunk is None else self.framer.feed(chunk):

@@ -162,10 +162,12 @@ class Upstream:
         try:
             async with timer:
                 response = await self._respond(http_request, request.body)
+                # A stream lasts, and these hold the whole prompt.
+                del request, http_request
                 try:
                     yield StreamReply(self, response)
                 finally:
-                    await response.aclose()
+                    await response.stream.aclose()  # type: ignore[union-attr]  # transports answer asynchronously
         except TimeoutError as exc:
             if not timer.expired():
                 raise

@@ -50,8 +50,11 @@ class CompletionMethods:
         if options.HasField("heartbeat_interval"):
             interval = options.heartbeat_interval.seconds + options.heartbeat_interval.nanos / 1e9
         writer = EventWriter(context, call, interval)
+        batches = self._engine.stream(call, request.spec, request.options, options)
+        # As the engine does: nothing of the request is held as long as the stream lasts.
+        del request, options
         try:
-            async with aclosing(self._engine.stream(call, request.spec, request.options, options)) as batches:
+            async with aclosing(batches):
                 async for batch in batches:
                     for event in batch:
                         await writer.write(event)

@@ -71,7 +71,7 @@ class _Call:
 class Reading:
     """Pours one answer into its assembly. Finish reasons are held until `close`: more may follow them."""
 
-    __slots__ = ("_assembly", "_calls", "_detail", "_finish", "_made", "_model", "_sources", "_usage")
+    __slots__ = ("_assembly", "_calls", "_detail", "_facts", "_finish", "_made", "_sources", "_usage")
 
     def __init__(self, assembly: Assembly) -> None:
         self._assembly = assembly
@@ -83,7 +83,7 @@ class Reading:
         self._finish: dict[int, tuple[str, Any]] = {}
         self._sources: list[Raw] = []
         self._usage = b""
-        self._model: object = None
+        self._facts: tuple[object, ...] = ()
 
     # -- an answer or a chunk ------------------------------------------------------------------------------------------
 
@@ -114,13 +114,13 @@ class Reading:
         assembly = self._assembly
         if not assembly.response_id and answer.id:
             assembly.response_id = clean(str(answer.id))
-        if answer.model != self._model:
-            self._model = answer.model
+        facts = (answer.model, answer.system_fingerprint, answer.service_tier)
+        if facts != self._facts:
+            # Nearly every chunk repeats them.
+            self._facts = facts
             assembly.model = _str(answer.model) or assembly.model
-        if answer.system_fingerprint:
-            assembly.system_fingerprint = _str(answer.system_fingerprint)
-        if answer.service_tier:
-            assembly.service_tier = _str(answer.service_tier)
+            assembly.system_fingerprint = _str(answer.system_fingerprint) or assembly.system_fingerprint
+            assembly.service_tier = _str(answer.service_tier) or assembly.service_tier
 
     def raise_error(self, answer: wire.Answer, data: bytes) -> None:
         """Raises the error inside an answer that began well, after what it reports of usage was taken."""

@@ -26,12 +26,13 @@ class ChunkDecoder:
             self._done = True
             return
         answer = wire.ANSWER.read(data)
-        if event.name == b"error" or is_error(answer):
+        if event.name == b"error" or ((answer.choices is None or len(answer.error)) and is_error(answer)):
             self._reading.raise_error(answer, data)
         # A whole answer instead of chunks: the server does not stream.
         whole = event.name == BARE and bool(answer.choices)
         self._reading.answer(answer, whole=whole)
-        self._done = self._done or whole
+        if whole:
+            self._done = True
 
     def end(self) -> None:
         # "[DONE]" alone proves little; with usage it says that all was sent.

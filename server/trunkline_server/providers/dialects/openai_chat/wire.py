@@ -157,6 +157,9 @@ SEARCH_RESULT = Reader(SearchResult)
 VECTORS = Reader(Vectors)
 
 
+_NULL = Raw(b"null")
+
+
 def present(raw: Raw) -> bool:
     """Is the verbatim member there, and not null?"""
-    return len(raw) > 0 and bytes(raw) != b"null"
+    return len(raw) > 0 and raw != _NULL
