@@ -282,7 +282,7 @@ async def gateway(
     provider: Mapping[str, Any] | None = None,
     *,
     channel_options: Sequence[tuple[str, Any]] = (),
-    credentials: grpc.ChannelCredentials | None = None,
+    channel_credentials: grpc.ChannelCredentials | None = None,
     host: str = "127.0.0.1",
     bugs: bool = False,
     **more: Any,
@@ -296,8 +296,8 @@ async def gateway(
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1), *channel_options]
     channel = (
         grpc.aio.insecure_channel(address, options)
-        if credentials is None
-        else grpc.aio.secure_channel(address, credentials, options)
+        if channel_credentials is None
+        else grpc.aio.secure_channel(address, channel_credentials, options)
     )
     stop = asyncio.Event()
     running = asyncio.create_task(app.run(stop))
