@@ -35,6 +35,7 @@ class Part:
         "_assembly",
         "_choice",
         "_encrypted",
+        "_finished",
         "_held",
         "_initial",
         "_open",
@@ -57,6 +58,8 @@ class Part:
         self._initial = initial
         self._open = True
         self._held = ""
+        #: What was found out when a tool call ended.
+        self._finished: completion_service_pb2.PartFinished | None = None
         # Tool arguments are always kept: they are looked at when the part ends.
         self._texts: list[str] | None = [] if keep or self.kind == "tool_call" else None
         self._signature: list[str] = []
@@ -126,17 +129,18 @@ class Part:
     def _close_call(self, finished: completion_service_pb2.PartFinished) -> None:
         arguments = clean("".join(self._texts or ()))
         name = self._assembly.reasoning_argument
-        call = self._initial.tool_call
-        if name and not call.provider_executed:
+        if name and not self._initial.tool_call.provider_executed:
             arguments, reasoning = without_argument(arguments, name)
             self._texts = [arguments]
             if reasoning is not None:
-                call.reasoning = finished.reasoning = reasoning
+                finished.reasoning = reasoning
             if self._assembly.emits and arguments:
                 self._assembly.delta(self, "text", arguments)
         copy = completed(arguments)
         if copy is not None:
-            call.completed_arguments_json = finished.completed_arguments_json = copy
+            finished.completed_arguments_json = copy
+        # Kept apart from what the part began with: that may not have been sent yet.
+        self._finished = finished
 
     def build(self) -> ContentPart:
         """The part as far as it has come."""
@@ -146,6 +150,7 @@ class Part:
             text = clean("".join(self._texts))
             if self.kind == "tool_call":
                 part.tool_call.arguments_json = text
+                self._add_finished(part.tool_call)
             elif self.kind in _KINDS_WITH_TEXT:
                 getattr(part, self.kind).text = text
         if self._signature:
@@ -160,6 +165,15 @@ class Part:
             if self._transcript:
                 media.transcript = clean("".join(self._transcript))
         return part
+
+    def _add_finished(self, call: message_pb2.ToolCall) -> None:
+        finished = self._finished
+        if finished is None:
+            return
+        if finished.HasField("completed_arguments_json"):
+            call.completed_arguments_json = finished.completed_arguments_json
+        if finished.HasField("reasoning"):
+            call.reasoning = finished.reasoning
 
     def whole(self, text: str) -> str:
         """Prefixes what was held back of the text before, and holds back half a character at its end."""
