@@ -14,7 +14,15 @@ from trunkline_server.call import Call
 from trunkline_server.engine import Engine, refuse_unsupported
 from trunkline_server.errors import GatewayError, LLMError, LLMTimeoutError, ModelNotFound
 from trunkline_server.providers.assembly import timestamp
-from trunkline_server.providers.base import Capabilities, CountingDialect, ListedModel, ListingDialect, Notes
+from trunkline_server.providers.base import (
+    Capabilities,
+    CountingDialect,
+    ListedModel,
+    ListingDialect,
+    Notes,
+    PagedListingDialect,
+    UpstreamRequest,
+)
 from trunkline_server.providers.headers import request_id
 from trunkline_server.providers.prepare import prepared
 from trunkline_server.providers.provider import Provider
@@ -121,10 +129,7 @@ class Catalog:
             return kept[1]
         try:
             async with asyncio.timeout(PATIENCE):
-                reply = await provider.upstreams[""].send(dialect.models_request(), call.forward)
-            if not 200 <= reply.status < 300:
-                raise provider.dialect.classify(reply.status, reply.headers, reply.body)
-            listed = dialect.decode_models(reply.body)
+                listed = await _all_listed(provider, dialect, call)
         except TimeoutError:
             return LLMTimeoutError(f"the provider did not list its models within {PATIENCE:g} s")
         except GatewayError as error:
@@ -172,6 +177,25 @@ class Catalog:
             for alias, to in self.engine.aliases.items()
             if to.provider == provider.name and to.model in (listed.id, listed.name)
         )
+
+
+async def _all_listed(provider: Provider, dialect: ListingDialect, call: Call) -> list[ListedModel]:
+    """What the provider lists, page by page, as long as a page has anything new."""
+    upstream = provider.lister or provider.upstreams[""]
+    request: UpstreamRequest | None = dialect.models_request()
+    listed: list[ListedModel] = []
+    while request is not None:
+        reply = await upstream.send(request, call.forward)
+        if not 200 <= reply.status < 300:
+            raise provider.dialect.classify(reply.status, reply.headers, reply.body)
+        page = dialect.decode_models(reply.body)
+        known = {model.id for model in listed}
+        new = [model for model in page if model.id not in known]
+        listed.extend(new)
+        if not new or not isinstance(dialect, PagedListingDialect):
+            break
+        request = dialect.next_models_request(request, reply.body)
+    return listed
 
 
 def _names(capabilities: Capabilities) -> Sequence[pb.Capability.ValueType]:

@@ -7,13 +7,14 @@ dialect of their own. A row is looked up once, when the configuration is read.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from trunkline_server.embedded import Endpoint
-from trunkline_server.providers import fake
+from trunkline_server.providers import aws, fake
 from trunkline_server.providers.anthropic import ANTHROPIC
 from trunkline_server.providers.base import Dialect
+from trunkline_server.providers.bedrock import BEDROCK_DIALECTS, BEDROCK_ROWS
 from trunkline_server.providers.cohere import COHERE
 from trunkline_server.providers.compatible import ROWS
 from trunkline_server.providers.dialects.anthropic_messages import AnthropicMessages, VertexAnthropic
@@ -34,6 +35,7 @@ from trunkline_server.providers.row import Row
 #: Kinds of providers by name. A configured provider's kind is one of these.
 KINDS: Mapping[str, Row] = {
     **ROWS,
+    **BEDROCK_ROWS,
     **RESPONSES_ROWS,
     "anthropic": ANTHROPIC,
     "cohere": COHERE,
@@ -42,7 +44,8 @@ KINDS: Mapping[str, Row] = {
     "vertex": VERTEX,
 }
 
-DIALECTS: Mapping[str, type[Dialect]] = {
+DIALECTS: Mapping[str, Callable[[], Dialect]] = {
+    **BEDROCK_DIALECTS,
     "anthropic_messages": AnthropicMessages,
     "cohere_chat": CohereChat,
     "gemini": Gemini,
@@ -120,7 +123,7 @@ def settings_from(kind: str, environ: Mapping[str, str]) -> dict[str, str]:
 
 def secrets_of(keys: Mapping[str, str]) -> list[str]:
     """What must never be shown."""
-    return [key for key in keys.values() if key]
+    return [secret for key in keys.values() for secret in aws.secrets_in(key)]
 
 
 def build(options: ProviderOptions) -> Provider:
@@ -150,17 +153,19 @@ def build(options: ProviderOptions) -> Provider:
     if not base_url:
         raise ValueError(f"a provider of kind {options.kind!r} has no usual address: set base_url")
     timeouts = HttpTimeouts(connect=options.connect, idle=options.idle)
-    upstreams: dict[str, Upstream] = {
-        credential: HttpUpstream(
-            base_url,
+
+    def upstream(key: str, address: str) -> Upstream:
+        return HttpUpstream(
+            address,
             headers={**row.headers, **row.authorization(key), **options.headers},
             timeouts=timeouts,
             max_connections=options.max_connections,
             ca_file=options.ca_file,
-            authorizer=row.authorizer(key, options.settings, base_url),
+            authorizer=row.authorizer(key, options.settings, address),
         )
-        for credential, key in options.keys.items()
-    }
+
+    upstreams = {credential: upstream(key, base_url) for credential, key in options.keys.items()}
+    listing = "" if options.base_url else row.listing_address(options.settings)
     dialects = {name: DIALECTS[name]() for name in (row.dialect, *(tongue.dialect for tongue in row.tongues))}
 
     def choose(model: str) -> tuple[Dialect, str]:
@@ -174,6 +179,7 @@ def build(options: ProviderOptions) -> Provider:
         choose=choose if row.tongues else None,
         upstreams=upstreams,
         capabilities=row.capabilities_of,
+        lister=upstream(options.keys.get("", ""), listing) if listing else None,
         models=tuple(options.models),
         total_unary=options.total_unary,
         total_stream=options.total_stream,

@@ -34,7 +34,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 #: Name of an `Event` whose data is a line outside the stream's framing.
 BARE = b"\x00bare"
 
-#: Beginning of the name of an `Event` that ends a stream with an exception, where the framing has such; its type follows.
+#: Beginning of the name of an `Event` that is an exception, in a framing that has such; its type follows.
 EXCEPTION = b"\x00exception:"
 
 
@@ -200,6 +200,14 @@ class ListingDialect(Protocol):
 
     def decode_models(self, body: bytes) -> list[ListedModel]:
         """The models in the provider's order. Raises LLMError."""
+
+
+@runtime_checkable
+class PagedListingDialect(ListingDialect, Protocol):
+    """A dialect whose provider does not list all of its models at once."""
+
+    def next_models_request(self, request: UpstreamRequest, body: bytes) -> UpstreamRequest | None:
+        """What to ask after this request has been answered so; None: nothing more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,8 @@ class Provider:
     total_unary: float = 600.0
     total_stream: float = 1800.0
     first_token: float | None = None
+    #: Where it lists its models, if that is elsewhere.
+    lister: Upstream | None = None
     #: Models that it has when it lists none by itself.
     models: tuple[str, ...] = ()
     #: Most inputs of one embedding request.
@@ -78,5 +80,5 @@ class Provider:
         return Target(provider=self.name, origin=origin, model=model, capabilities=self.capabilities(model))
 
     async def aclose(self) -> None:
-        for upstream in self.upstreams.values():
+        for upstream in (*self.upstreams.values(), *((self.lister,) if self.lister is not None else ())):
             await upstream.aclose()

@@ -99,14 +99,6 @@ RESPONSES_ROWS: dict[str, Row] = {
     "deepseek-responses": _beside("deepseek", _can(quirks=_OPEN, images=False)),
     "groq-responses": _beside("groq", _can("service_tier", dataclasses.replace(_OPEN, user="user"))),
     "huggingface-responses": _beside("huggingface", _can(quirks=_OPEN)),
-    # Models with open weights and OpenAI's, in the region that the address names.
-    "bedrock-responses": Row(
-        "",
-        "",
-        _can(quirks=Quirks(plain_thoughts=True, max_tool_calls=False, user="")),
-        dialect=KEY,
-        models=(ModelRule(r"openai\.gpt-oss", quirks={"sealed": False}),),
-    ),
     # Servers that one runs oneself: the address is in the configuration.
     "vllm-responses": _beside("vllm", _can(f"top_k {_LOGPROBS}", _OPEN)),
     "llamacpp-responses": _beside("llamacpp", _can("top_k min_p seed", _OPEN)),

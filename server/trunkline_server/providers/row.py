@@ -89,6 +89,10 @@ class Row:
         """The usual address with these settings. Raises ValueError for settings that are missing or wrong."""
         return self.base_url
 
+    def listing_address(self, settings: Mapping[str, str]) -> str:
+        """Where models are listed; "" where everything else is. Raises ValueError as `address` does."""
+        return ""
+
     def authorizer(self, key: str, settings: Mapping[str, str], base_url: str) -> Authorizer | None:
         """What authenticates each request by itself; None: the headers of `authorization` do.
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from trunkline.v1 import completion_pb2
+from trunkline.v1 import completion_pb2, embedding_service_pb2
 from trunkline_server.errors import LLMError
 from trunkline_server.providers.assembly import Assembly
-from trunkline_server.providers.base import Decoder, ListedModel, Notes, Target, UpstreamRequest
-from trunkline_server.providers.dialects.bedrock_converse import errors, request, response
+from trunkline_server.providers.base import Decoder, ListedModel, Notes, Target, UpstreamRequest, Vectors
+from trunkline_server.providers.dialects.bedrock_converse import embeddings, errors, request, response
 from trunkline_server.providers.dialects.bedrock_converse.models import capabilities
-from trunkline_server.providers.dialects.bedrock_converse.request import model_path
+from trunkline_server.providers.dialects.bedrock_converse.request import counted_path, model_path
 from trunkline_server.providers.dialects.bedrock_converse.stream import StreamDecoder
 
-__all__ = ["BedrockConverse", "capabilities", "model_path"]
+__all__ = ["BedrockConverse", "capabilities", "counted_path", "model_path"]
 
 
 class BedrockConverse:
-    """The dialect. Also counts tokens and lists models."""
+    """The dialect. Also counts tokens, lists models, and embeds with the models that do."""
 
     name = "bedrock_converse"
     framing = "eventstream"
@@ -45,5 +45,20 @@ class BedrockConverse:
     def models_request(self) -> UpstreamRequest:
         return request.MODELS
 
+    def next_models_request(self, asked: UpstreamRequest, body: bytes) -> UpstreamRequest | None:
+        return request.next_models(asked, body)
+
     def decode_models(self, body: bytes) -> list[ListedModel]:
         return response.decode_models(body)
+
+    def encode_embeddings(
+        self,
+        spec: embedding_service_pb2.EmbeddingSpec,
+        inputs: Sequence[embedding_service_pb2.EmbeddingInput],
+        target: Target,
+        notes: Notes,
+    ) -> UpstreamRequest:
+        return embeddings.encode_embeddings(spec, inputs, target, notes)
+
+    def decode_embeddings(self, body: bytes) -> Vectors:
+        return embeddings.decode_embeddings(body)

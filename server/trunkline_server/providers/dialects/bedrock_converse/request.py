@@ -5,6 +5,8 @@ See https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +17,7 @@ from trunkline_server.providers import claude
 from trunkline_server.providers.base import Notes, Target, UpstreamRequest
 from trunkline_server.providers.dialects.bedrock_converse.content import Conversation
 from trunkline_server.providers.dialects.bedrock_converse.models import Family, family_of
-from trunkline_server.providers.jsontext import dumps, embed, loads
+from trunkline_server.providers.jsontext import dumps, embed, loads, try_loads
 from trunkline_server.providers.options import with_options
 from trunkline_server.providers.parameters import effort_of, no_budget, taken
 from trunkline_server.providers.schemas import NO_ARGUMENTS, parameters_of
@@ -27,12 +29,16 @@ Body = dict[str, Any]
 #: What CountTokens takes of a request.
 _COUNTED = ("messages", "system", "toolConfig", "additionalModelRequestFields")
 
+#: What stands before the id of a model in the id of an inference profile.
+_ACROSS = re.compile(r"^(us|us-gov|eu|apac|jp|au|ca|global)\.(?=[a-z0-9]+\.)")
+
 #: Efforts that others than Claude have not.
 _EFFORTS = {"minimal": "low", "xhigh": "high", "max": "high"}
 
 
-#: Asked of the control plane.
-MODELS = UpstreamRequest("/foundation-models?byOutputModality=TEXT", b"", method="GET")
+#: Asked of the control plane: the models, and then the inference profiles, by which the newer ones go.
+MODELS = UpstreamRequest("/foundation-models", b"", method="GET")
+_PROFILES = UpstreamRequest("/inference-profiles?maxResults=1000", b"", method="GET")
 
 
 @dataclass(slots=True)
@@ -61,12 +67,28 @@ def encode_count(spec: CompletionSpec, target: Target, notes: Notes) -> Upstream
     """The same prompt, without what only its answer needs."""
     body = body_of(spec, target, notes)
     counted = {name: body[name] for name in _COUNTED if name in body}
-    return UpstreamRequest(model_path(target.model, "count-tokens"), dumps({"input": {"converse": counted}}))
+    return UpstreamRequest(counted_path(target.model), dumps({"input": {"converse": counted}}))
+
+
+def next_models(asked: UpstreamRequest, body: bytes) -> UpstreamRequest | None:
+    """The profiles after the models, and page after page of them."""
+    if asked.path == MODELS.path:
+        return _PROFILES
+    value = try_loads(body)
+    token = value.get("nextToken") if isinstance(value, dict) else None
+    if not isinstance(token, str) or not token:
+        return None
+    return dataclasses.replace(_PROFILES, path=f"{_PROFILES.path}&nextToken={quote(token, safe='')}")
 
 
 def model_path(model: str, operation: str) -> str:
     """The path of an operation on a model, which may be named by an ARN."""
     return f"/model/{quote(model, safe='')}/{operation}"
+
+
+def counted_path(model: str) -> str:
+    """Tokens are counted by models, not by the inference profiles that span regions."""
+    return model_path(_ACROSS.sub("", model), "count-tokens")
 
 
 def body_of(spec: CompletionSpec, target: Target, notes: Notes) -> Body:

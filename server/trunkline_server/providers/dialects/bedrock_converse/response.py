@@ -368,8 +368,17 @@ def decode_models(body: bytes) -> list[ListedModel]:
     for member, ids, title in _LISTS:
         rows = value.get(member)
         if isinstance(rows, list):
-            return [listed for row in rows if isinstance(row, dict) and (listed := _listed(row, ids, title)).id]
+            callable_ = (row for row in rows if isinstance(row, dict) and _can_be_called(row))
+            return [listed for row in callable_ if (listed := _listed(row, ids, title)).id]
     raise error_in_answer(body) if is_error(value) else unreadable(body)
+
+
+def _can_be_called(row: dict[str, Any]) -> bool:
+    """By this id, and for text or vectors? The newer models are called by inference profiles only."""
+    ways, makes = row.get("inferenceTypesSupported"), row.get("outputModalities")
+    return (not isinstance(ways, list) or "ON_DEMAND" in ways) and (
+        not isinstance(makes, list) or "TEXT" in makes or "EMBEDDING" in makes
+    )
 
 
 def _listed(row: dict[str, Any], ids: tuple[str, ...], title: str) -> ListedModel:
