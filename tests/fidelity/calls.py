@@ -115,13 +115,25 @@ class Caller:
 
     async def _embed(self, recording: Recording, provider: str, kind: str) -> dict[str, Any]:
         spec = embeddings.spec_from(recording.request, recording.vectors)
+        got, reason = await self._vectors(recording, provider, spec)
+        if reason not in _OURS:
+            return got
+        self.simplified += 1
+        few_words = embedding_service_pb2.EmbeddingSpec(inputs=[embedding_service_pb2.EmbeddingInput(text="Hello.")])
+        got, _ = await self._vectors(recording, provider, few_words)
+        return got
+
+    async def _vectors(
+        self, recording: Recording, provider: str, spec: embedding_service_pb2.EmbeddingSpec
+    ) -> tuple[dict[str, Any], str]:
         spec.model = f"{provider}/{recording.model}"
         request = embedding_service_pb2.CreateEmbeddingsRequest(spec=spec, options=_WARN)
         try:
             answer = await self._embeddings.CreateEmbeddings(request, metadata=_about(recording), timeout=DEADLINE)
         except grpc.aio.AioRpcError as failed:
-            return answers.of_error(from_rpc_error(failed))
-        return answers.of_embeddings(answer)
+            error = from_rpc_error(failed)
+            return answers.of_error(error), error.reason
+        return answers.of_embeddings(answer), ""
 
     async def _count(self, recording: Recording, provider: str, kind: str) -> dict[str, Any]:
         spec = _spec(recording, provider, kind) or _few_words(recording, provider)

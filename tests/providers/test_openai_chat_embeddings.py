@@ -84,6 +84,36 @@ def test_vectors_come_back_in_the_order_of_the_inputs():
     assert (found.usage.input_tokens, found.usage.HasField("output_tokens")) == (4, False)
 
 
+def test_a_total_is_all_input_where_nothing_else_is_counted():
+    body = vectors({"index": 0, "embedding": [1]}, model="voyage-3.5", usage={"total_tokens": 12})
+
+    usage = DIALECT.decode_embeddings(body).usage
+
+    assert usage is not None
+    assert (usage.input_tokens, usage.total_tokens, usage.raw_json) == (12, 12, '{"total_tokens": 12}')
+
+
+def test_bytes_of_a_model_that_makes_small_numbers_are_those():
+    packed = base64.b64encode(struct.pack("4b", -10, -58, 0, 127)).decode()
+
+    found = DIALECT.decode_embeddings(vectors({"index": 0, "embedding": packed}, model="pplx-embed-v1-0.6b"))
+
+    assert found.vectors == [[-10, -58, 0, 127]]
+
+
+def test_perplexity_embeds_elsewhere_and_is_not_asked_for_floats():
+    notes = Notes()
+    target = Target("pplx", "perplexity", "pplx-embed-v1-0.6b", ROWS["perplexity"].capabilities_of("pplx-embed-v1"))
+
+    request = DIALECT.encode_embeddings(pb.EmbeddingSpec(), [text("a")], target, notes)
+
+    assert (request.path, json.loads(request.body)) == (
+        "/v1/embeddings",
+        {"model": "pplx-embed-v1-0.6b", "input": ["a"]},
+    )
+    assert target.capabilities.embeddings
+
+
 def test_vectors_without_numbers_keep_their_order():
     assert DIALECT.decode_embeddings(vectors({"embedding": [1]}, {"embedding": [2]})).vectors == [[1.0], [2.0]]
 

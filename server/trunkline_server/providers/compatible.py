@@ -278,10 +278,12 @@ ROWS: dict[str, Row] = {
         "PERPLEXITY_API_KEY",
         _can(
             f"{_PENALTIES} top_k {_THINK}",
-            Quirks(user="", stream_usage=False),
+            # Left alone it sends int8, the finest that it has.
+            Quirks(user="", stream_usage=False, base64_vectors=False, embeddings_path="/v1/embeddings"),
             tools=False,
             parallel_tools=False,
             tool_choice=False,
+            embeddings=True,
         ),
     ),
     "nvidia": Row(

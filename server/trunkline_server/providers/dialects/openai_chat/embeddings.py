@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec import Raw
+
 from trunkline.v1 import completion_pb2, embedding_service_pb2
 from trunkline_server.errors import LLMInvalidResponseError
 from trunkline_server.providers.base import Notes, Target, UpstreamRequest, Vectors
@@ -19,6 +21,9 @@ from trunkline_server.providers.dialects.openai_chat.usage import usage_of
 from trunkline_server.providers.facts import facts_of
 from trunkline_server.providers.jsontext import dumps, loads, unreadable
 from trunkline_server.providers.options import with_options
+
+#: Models whose vectors are something else than float32 when they are base64, by the beginning of their name.
+_FORMS = (("pplx-embed", "b"),)
 
 
 def encode_embeddings(
@@ -39,7 +44,7 @@ def encode_embeddings(
     if spec.end_user_id and quirks.user:
         # Only chat knows the newer name.
         body["user" if quirks.user == "safety_identifier" else quirks.user] = spec.end_user_id
-    return UpstreamRequest("/embeddings", dumps(with_options(body, spec.provider_options_json, target)))
+    return UpstreamRequest(quirks.embeddings_path, dumps(with_options(body, spec.provider_options_json, target)))
 
 
 def _inputs(
@@ -61,20 +66,28 @@ def decode_embeddings(body: bytes) -> Vectors:
         raise error_of(facts_of(loads(body)), status=200, body=body)
     if answer.data is None:
         raise unreadable(body)
-    usage = None
-    if wire.present(answer.usage):
-        usage = usage_of(answer.usage, completion_pb2.USAGE_SOURCE_REPORTED)
+    form = next((form for model, form in _FORMS if (answer.model or "").startswith(model)), "f")
     ordered = sorted(enumerate(answer.data), key=lambda each: each[0] if each[1].index is None else each[1].index)
-    return Vectors([_numbers(vector.embedding) for _, vector in ordered], answer.model or "", usage)
+    vectors = [_numbers(vector.embedding, form) for _, vector in ordered]
+    return Vectors(vectors, answer.model or "", _usage(answer.usage))
 
 
-def _numbers(vector: list[float] | str) -> list[float]:
+def _usage(raw: Raw) -> completion_pb2.Usage | None:
+    """Voyage counts the total only; all of it went in, for nothing is generated."""
+    usage = usage_of(raw, completion_pb2.USAGE_SOURCE_REPORTED) if wire.present(raw) else None
+    if usage is not None and usage.HasField("total_tokens") and not usage.HasField("input_tokens"):
+        usage.input_tokens = usage.total_tokens
+    return usage
+
+
+def _numbers(vector: list[float] | str, form: str) -> list[float]:
     if not isinstance(vector, str):
         return vector
     try:
-        numbers = array.array("f", base64.b64decode(vector, validate=True))
+        numbers: Any = array.array(form, base64.b64decode(vector, validate=True))
     except (binascii.Error, ValueError):
-        raise LLMInvalidResponseError("the provider sent a vector that is no base64 of float32") from None
+        raise LLMInvalidResponseError("the provider sent a vector that is no base64 of its numbers") from None
     if sys.byteorder == "big":
         numbers.byteswap()
-    return numbers.tolist()
+    values: list[float] = numbers.tolist()
+    return values

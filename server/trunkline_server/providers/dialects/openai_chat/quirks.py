@@ -64,7 +64,8 @@ class Quirks:
     thought_signatures: bool = False
     #: Together counts alternatives in `logprobs` itself.
     logprobs_count: bool = False
-    #: Does it take vectors as base64?
+    embeddings_path: str = "/embeddings"
+    #: May it be asked for vectors as base64 of float32?
     base64_vectors: bool = True
 
 
