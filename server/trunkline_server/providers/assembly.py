@@ -289,7 +289,7 @@ class Assembly:
         owner = self._choices.get(choice)
         if owner is not None:
             found = owner.keyed.get(kind)
-            if found is not None and found.is_open:
+            if found is not None and found._open:
                 return found
             for other in ("text", "reasoning", "refusal"):
                 sibling = owner.keyed.get(other)

@@ -71,7 +71,7 @@ class _Call:
 class Reading:
     """Pours one answer into its assembly. Finish reasons are held until `close`: more may follow them."""
 
-    __slots__ = ("_assembly", "_calls", "_detail", "_facts", "_finish", "_made", "_sources", "_usage")
+    __slots__ = ("_assembly", "_calls", "_detail", "_facts", "_finish", "_made", "_sources", "_touched", "_usage")
 
     def __init__(self, assembly: Assembly) -> None:
         self._assembly = assembly
@@ -82,6 +82,8 @@ class Reading:
         self._detail: dict[int, tuple[object, object]] = {}
         self._finish: dict[int, tuple[str, Any]] = {}
         self._sources: list[Raw] = []
+        #: Choices that were spoken of.
+        self._touched: set[int] = set()
         self._usage = b""
         self._facts: tuple[object, ...] = ()
 
@@ -98,7 +100,8 @@ class Reading:
                 self._message(index, message, whole)
             if choice.finish_reason is not None:
                 self._finish[index] = (choice.finish_reason, choice.stop_reason)
-            elif index not in self._finish:
+            elif index not in self._touched:
+                self._touched.add(index)
                 self._assembly.touch(index)
             if wire.present(choice.logprobs):
                 self._logprobs(index, choice.logprobs)
