@@ -19,6 +19,8 @@ COHERE = Row(
     capabilities=Capabilities(
         params=frozenset(_PARAMS.split()),
         choices=False,
+        # It takes texts and JSON objects as such, but no PDF.
+        documents=False,
         reasoning=True,
         embeddings=True,
         embedding_batch=96,
