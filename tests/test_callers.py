@@ -12,6 +12,8 @@ import trustme
 from tests.gateway import create, failing, gateway, stream
 from tests.upstream import says, upstream
 
+from trunkline.v1.model_service_pb2 import ListModelsRequest
+from trunkline.v1.model_service_pb2_grpc import ModelServiceStub
 from trunkline_server.config import ConfigError, load
 
 KEY, OTHER = "team-a-0123456789abcdef", "team-b-0123456789abcdef"
@@ -106,6 +108,11 @@ def server_files(authority: trustme.CA, folder: Path) -> dict[str, str]:
     return {"cert_file": str(folder / "cert.pem"), "key_file": str(folder / "key.pem")}
 
 
+def listing(channel: grpc.aio.Channel) -> Any:
+    """Any call will do."""
+    return ModelServiceStub(channel).ListModels(ListModelsRequest())
+
+
 def client_credentials(authority: trustme.CA, common_name: str | None = None, issuer: trustme.CA | None = None) -> Any:
     root = authority.cert_pem.bytes()
     if common_name is None:
@@ -120,7 +127,7 @@ async def test_a_server_with_a_certificate_speaks_tls_only(authority: trustme.CA
     async with gateway(tls=tls, channel_credentials=client_credentials(authority), host="localhost") as gw:
         await gw.complete(create("fake/echo"))
         async with grpc.aio.insecure_channel(gw.address) as plain:
-            failed = await failing(plain.unary_unary("/trunkline.v1.ModelService/ListModels")(b""))
+            failed = await failing(listing(plain))
 
     assert failed.code is grpc.StatusCode.UNAVAILABLE
 
@@ -134,7 +141,7 @@ async def test_a_client_certificate_names_its_caller(authority: trustme.CA, tmp_
         await gw.complete(create("fake/echo"))
         for stranger in (client_credentials(authority), client_credentials(authority, "x", trustme.CA())):
             async with grpc.aio.secure_channel(gw.address, stranger) as channel:
-                failed = await failing(channel.unary_unary("/trunkline.v1.ModelService/ListModels")(b""))
+                failed = await failing(listing(channel))
                 assert failed.code is grpc.StatusCode.UNAVAILABLE
 
     assert [line["caller"] for line in gw.calls()] == ["team-c"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -95,7 +96,7 @@ def comparable(answer: completion_pb2.Completion) -> completion_pb2.Completion:
 
 
 async def test_a_collected_stream_equals_the_unary_answer() -> None:
-    asked = {"tools": tools()}
+    asked: dict[str, Any] = {"tools": tools()}
     included = pb.StreamOptions(include_completion=True)
     async with upstream(everything) as up, gateway(up) as gw:
         whole = await gw.complete(create(**asked))

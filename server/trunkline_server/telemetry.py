@@ -136,7 +136,8 @@ def make_log(*, form: str = "json", level: str = "info", stream: TextIO | None =
     if form == "text":
         renderer = structlog.dev.ConsoleRenderer(colors=(stream or sys.stderr).isatty())
     return structlog.wrap_logger(
-        structlog.PrintLogger(stream or sys.stderr),
+        # One write a line: those of other workers do not come between it and its end.
+        structlog.WriteLogger(stream or sys.stderr),
         processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso"), renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         cache_logger_on_first_use=True,

@@ -47,6 +47,9 @@ async def _serve(settings: Settings, environ: Mapping[str, str], local: Endpoint
     metrics = Metrics()
     app = composition.build(settings, environ, local=local, share_port=share_port, metrics=metrics)
     try:
+        if not share_port:
+            # gRPC fails too, but with pages of its own on standard error.
+            reserve(settings.listen).close()
         app.listen()
     except OSError as error:
         raise ConfigError(bind_help(settings, error)) from None
