@@ -11,6 +11,7 @@ from tests.fidelity import answers
 from tests.fidelity.corpus import Recording
 from tests.fidelity.requests import (
     anthropic_messages,
+    bedrock_converse,
     cohere_chat,
     embeddings,
     gemini,
@@ -44,6 +45,8 @@ Converter = Callable[[Mapping[str, Any]], completion_pb2.CompletionSpec]
 CONVERTERS: Mapping[str, Converter] = {
     **{kind: openai_responses.spec_from for kind, row in KINDS.items() if row.dialect == "openai_responses"},
     "anthropic": anthropic_messages.spec_from,
+    "bedrock": bedrock_converse.spec_from,
+    "bedrock-invoke": bedrock_converse.invoked,
     "cohere": cohere_chat.spec_from,
     "gemini": gemini.spec_from,
     "ollama-native": ollama_chat.spec_from,

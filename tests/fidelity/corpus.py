@@ -101,15 +101,20 @@ def _opened(path: Path) -> IO[str]:
 
 def _recording(row: dict[str, Any], family: str) -> Recording:
     request = row.get("request_json")
+    model = _model(row, request)
+    kind = kind_of(family)
+    if ".invoke" in family and "embed" in model:
+        # One operation for all that models do.
+        kind = "embeddings"
     return Recording(
         id=row["id"],
         family=family,
-        kind=kind_of(family),
+        kind=kind,
         request=request,
         path=row.get("url_path") or "",
-        model=_model(row, request),
+        model=model,
         streamed=bool(row.get("stream_requested") or row.get("streaming")),
-        vectors=_vectors(row) if kind_of(family) == "embeddings" else 0,
+        vectors=_vectors(row) if kind == "embeddings" else 0,
     )
 
 

@@ -6,11 +6,10 @@ from __future__ import annotations
 _KINDS = {
     "alibaba": "alibaba",
     "azure": "openai",
-    "bedrock": "openai",
     "cloudflare": "openai",
     "crusoe": "openai",
     "databricks": "openai",
-    "doubleword": "openai",
+    "doubleword": "vllm",
     "github": "openai",
     "mistralrs": "openai",
     "venice": "openai",
@@ -21,6 +20,11 @@ _KINDS = {
 #: or is made of it.
 _WIRES: dict[str, str | None] = {
     "chat": None,
+    "converse": None,
+    "converse-stream": None,
+    "count-tokens": None,
+    "invoke": "{}-invoke",
+    "invoke-with-response-stream": "{}-invoke",
     "embed": None,
     "native-chat": "{}-native",
     "native-embed": "{}-native",
@@ -47,8 +51,11 @@ _WIRES: dict[str, str | None] = {
 #: Kinds of providers by what the table above makes of a family's name, where they have another name.
 _SAME = {"chatgpt-responses": "chatgpt"}
 
+#: Families that are played by a kind of their own.
+_OWN = {"bedrock.openai-chat": "bedrock-openai"}
+
 #: Pairs that look served and are not: another wire under a common name.
-_OTHER_WIRES = frozenset({"bedrock.models", "vertex.models"})
+_OTHER_WIRES = frozenset({"vertex.models"})
 
 
 def kind_for(family: str, kinds: frozenset[str]) -> str | None:
@@ -56,7 +63,7 @@ def kind_for(family: str, kinds: frozenset[str]) -> str | None:
     provider, _, wire = family.partition(".")
     if wire not in _WIRES or family in _OTHER_WIRES:
         return None
-    given = _WIRES[wire]
+    given = _OWN.get(family) or _WIRES[wire]
     kind = given.format(provider) if given else _KINDS.get(provider, provider)
     kind = _SAME.get(kind, kind)
     return kind if kind in kinds else None

@@ -22,9 +22,9 @@ _TASKS = {
 }
 
 #: Members that hold the length of the vectors.
-_DIMENSIONS = ("dimensions", "outputDimensionality", "outputDimension")
+_DIMENSIONS = ("dimensions", "outputDimensionality", "outputDimension", "embeddingDimension")
 #: Members that hold what is to be embedded.
-_INPUTS = ("input", "inputs", "texts", "prompt")
+_INPUTS = ("input", "inputs", "texts", "prompt", "inputText")
 
 
 def spec_from(request: Any, vectors: int) -> embedding_service_pb2.EmbeddingSpec:
@@ -49,6 +49,9 @@ def _asked(asked: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
     if "instances" in asked:
         about = {**asked["instances"][0], **(asked.get("parameters") or {})}
         return [each["content"] for each in asked["instances"]], about
+    if "singleEmbeddingParams" in asked:
+        about = asked["singleEmbeddingParams"]
+        return [about["text"]["value"]], about
     if "content" in asked:
         return [asked["content"]], asked
     inputs = next((asked[name] for name in _INPUTS if name in asked), "text")
