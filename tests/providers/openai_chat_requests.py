@@ -1,4 +1,4 @@
-"""Specs in short, and what the dialect asks of a provider for them."""
+"""Specs in short, and what is asked of a provider for them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import json
 from typing import Any
 
 from trunkline.v1 import completion_pb2, message_pb2
+from trunkline_server.providers import DIALECTS, KINDS
 from trunkline_server.providers.base import Notes, Target
-from trunkline_server.providers.compatible import ROWS
-from trunkline_server.providers.dialects.openai_chat import OpenAIChat
 
 Part = message_pb2.ContentPart
 Media = message_pb2.Media
@@ -47,8 +46,10 @@ class Asked:
     def __init__(self, spec: completion_pb2.CompletionSpec, kind: str, model: str, *, stream: bool, name: str) -> None:
         before = spec.SerializeToString(deterministic=True)
         notes = Notes()
-        target = Target(name or kind, kind, model, ROWS[kind].capabilities_of(model))
-        request = OpenAIChat().encode(spec, target, notes, stream=stream)
+        row = KINDS[kind]
+        target = Target(name or kind, kind, model, row.capabilities_of(model))
+        dialect = DIALECTS[row.tongue_of(model).dialect]()
+        request = dialect.encode(spec, target, notes, stream=stream)
         assert spec.SerializeToString(deterministic=True) == before
         self.path, self.raw = request.path, request.body.decode()
         self.body: dict[str, Any] = json.loads(request.body)

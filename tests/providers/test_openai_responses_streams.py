@@ -146,7 +146,7 @@ def test_events_that_come_twice_add_nothing_but_their_pieces(name):
 
 
 def test_what_was_said_stands_where_its_repetition_differs():
-    payloads = [
+    payloads: list[Payload] = [
         {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "Hello"},
         {"type": "response.output_text.done", "output_index": 0, "content_index": 0, "text": "Good day"},
         {"type": "response.completed", "response": output(message(*texts("Good day")))},
@@ -156,7 +156,7 @@ def test_what_was_said_stands_where_its_repetition_differs():
 
 
 def test_a_text_that_stopped_early_is_filled_in():
-    payloads = [
+    payloads: list[Payload] = [
         {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "Hel"},
         {"type": "response.completed", "response": output(message(*texts("Hello")))},
     ]
@@ -165,7 +165,7 @@ def test_a_text_that_stopped_early_is_filled_in():
 
 
 def test_parts_are_told_apart_by_their_order_if_their_numbers_are_wrong():
-    payloads = [
+    payloads: list[Payload] = [
         {"type": "response.output_item.added", "output_index": 0, "item": message()},
         {"type": "response.output_text.delta", "output_index": 0, "content_index": 7, "delta": "a"},
         {"type": "response.output_text.delta", "output_index": 0, "content_index": 9, "delta": "b"},
@@ -179,7 +179,7 @@ def test_parts_are_told_apart_by_their_order_if_their_numbers_are_wrong():
 
 def test_arguments_that_come_with_the_call_are_not_doubled():
     call = {"id": "fc_1", "type": "function_call", "call_id": "c", "name": "f", "arguments": '{"a":1}'}
-    payloads = [
+    payloads: list[Payload] = [
         {"type": "response.output_item.added", "output_index": 0, "item": call},
         {"type": "response.function_call_arguments.delta", "output_index": 0, "item_id": "fc_1", "delta": '{"a":1}'},
         {"type": "response.output_item.done", "output_index": 0, "item": call},
@@ -193,7 +193,7 @@ def test_arguments_that_come_with_the_call_are_not_doubled():
 
 def test_a_name_may_come_at_the_end_of_a_call():
     call = {"id": "fc_1", "type": "function_call", "call_id": "c", "name": "f", "arguments": '{"a":1}'}
-    payloads = [
+    payloads: list[Payload] = [
         {"type": "response.output_item.added", "output_index": 0, "item": {**call, "name": "", "arguments": ""}},
         {"type": "response.function_call_arguments.delta", "output_index": 0, "item_id": "fc_1", "delta": '{"a"'},
         {"type": "response.output_item.done", "output_index": 0, "item": call},
@@ -283,8 +283,11 @@ def test_an_error_is_found_in_every_shape(name, payload):
 
 
 def test_an_error_that_says_little_waits_for_the_event_that_says_more():
-    vague = {"type": "error", "error": {"code": "unknown-error", "message": "Something"}}
-    clear = {"type": "response.failed", "response": {"error": {"code": "rate_limit_exceeded", "message": "Too many"}}}
+    vague: Payload = {"type": "error", "error": {"code": "unknown-error", "message": "Something"}}
+    clear: Payload = {
+        "type": "response.failed",
+        "response": {"error": {"code": "rate_limit_exceeded", "message": "Too many"}},
+    }
 
     with pytest.raises(LLMRateLimitError):
         decoded(framed([vague, clear]))
@@ -323,7 +326,9 @@ def test_a_cancelled_response_is_an_answer_that_ended_for_another_reason():
 def checked(assembly: Assembly) -> completion_pb2.Completion:
     """What a client makes of the events, which it holds to the rules of streams."""
     collector = Collector()
-    begun = [StreamEvent(started={"completion_id": "cmpl_1"}), StreamEvent(attempt_started={"attempt": 1})]
+    begun = [StreamEvent(), StreamEvent()]
+    begun[0].started.SetInParent()
+    begun[1].attempt_started.attempt = 1
     for number, event in enumerate([*begun, *assembly.events()], 1):
         event.sequence_number = number
         collector.add(event)

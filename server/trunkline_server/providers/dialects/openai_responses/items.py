@@ -265,7 +265,7 @@ def _citation(raw: Raw) -> message_pb2.Citation:
         citation.file_id = clean(read.file_id)
         citation.title = citation.title or _str(read.filename)
     start, end = read.start_index, read.end_index
-    if isinstance(start, int) and isinstance(end, int) and 0 <= start < end < 2**31:
+    if start.__class__ is int and end.__class__ is int and 0 <= start < end < 2**31:
         citation.start_index, citation.end_index = start, end
     return citation
 
