@@ -428,10 +428,10 @@ def test_thoughts_whose_turn_goes_on_in_the_next_message_stay():
 
 
 def test_what_another_provider_made_is_not_sent():
+    cited = message_pb2.Text(text="hello", citations=[message_pb2.Citation(raw_json="{}")])
     turn = [
         thought("so", "c2Vh", item_id="rs_1", origin_provider="anthropic"),
-        Part(text=message_pb2.Text(text="hello", citations=[message_pb2.Citation(raw_json="{}")]), origin_provider="anthropic",
-             item_id="x", signature="c2ln"),
+        Part(text=cited, origin_provider="anthropic", item_id="x", signature="c2ln"),
         call(origin_provider="anthropic", signature='{"namespace":"n"}', item_id="y"),
         Part(opaque=message_pb2.OpaqueBlock(type="server_tool_use", json="{}"), origin_provider="anthropic"),
     ]  # fmt: skip
