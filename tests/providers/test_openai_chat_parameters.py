@@ -257,6 +257,9 @@ def test_asking_for_what_happens_anyway_is_nothing_to_refuse():
         ("openrouter", {"budget_tokens": 2000}, {"reasoning": {"max_tokens": 2000}}),
         ("zai", {"effort": NO_EFFORT}, {"thinking": {"type": "disabled"}}),
         ("zai", {"effort": LITTLE}, {"thinking": {"type": "enabled"}}),
+        ("zai", {"include": True}, {"thinking": {"type": "enabled"}}),
+        ("deepseek", {"effort": LITTLE}, {"thinking": {"type": "enabled"}, "reasoning_effort": "low"}),
+        ("deepseek", {"effort": NO_EFFORT}, {"thinking": {"type": "disabled"}}),
         ("alibaba", {"budget_tokens": 100}, {"enable_thinking": True, "thinking_budget": 100}),
         ("alibaba", {"effort": NO_EFFORT}, {"enable_thinking": False}),
         ("vllm", {"effort": NO_EFFORT}, {"chat_template_kwargs": {"enable_thinking": False}}),
@@ -269,6 +272,26 @@ def test_effort_is_told_in_the_providers_way(kind, config, expected):
 
     assert {name: value for name, value in request.body.items() if name not in ("model", "messages")} == expected
     assert request.unsupported == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "effort", "word"),
+    [
+        ("zai", "glm-5.2", "HIGH", "high"),
+        ("zai", "glm-5.3", "MEDIUM", "high"),
+        ("zai", "glm-4.7", "HIGH", None),
+        ("groq", "openai/gpt-oss-120b", "LOW", "low"),
+        ("groq", "qwen/qwen3-32b", "LOW", "default"),
+        ("groq", "qwen/qwen3-32b", "NONE", "none"),
+    ],
+)
+def test_effort_is_told_in_the_words_of_the_model(kind, model, effort, word):
+    level = generation_pb2.ReasoningEffort.Value(f"REASONING_EFFORT_{effort}")
+    request = asked(with_params(reasoning=generation_pb2.ReasoningConfig(effort=level)), kind, model)
+
+    assert request.body.get("reasoning_effort") == word
+    altered = word not in (None, effort.lower())
+    assert request.unsupported == ({"params.reasoning.effort": "PARAMETER_ALTERED"} if altered else {})
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,7 @@ def test_media_are_addresses_and_bytes_as_data_addresses():
         ("openai", Part(audio=Media(uri="https://example.org/a.wav")), "messages[0].parts[1].audio"),
         ("groq", Part(audio=Media(data=b"a", mime_type="audio/wav")), "messages[0].parts[1]"),
         ("groq", Part(document=Media(data=b"a", mime_type="application/pdf")), "messages[0].parts[1]"),
+        ("perplexity", Part(document=Media(file_id="file-1")), "messages[0].parts[1].document.file_id"),
         ("deepseek", Part(image=Media(uri="https://example.org/a.png")), "messages[0].parts[1]"),
     ],
 )  # fmt: skip
@@ -118,9 +119,14 @@ def test_media_that_the_model_cannot_take_are_named(kind, part, path):
 def test_media_go_where_a_provider_wants_them():
     document = Part(document=Media(uri="https://example.org/a.pdf"))
     film = Part(video=Media(uri="https://example.org/a.mp4"))
+    pdf = Part(document=Media(data=b"%PDF", mime_type="application/pdf", filename="b.pdf"))
 
     assert asked(spec_of((USER, [document])), "mistral", "m").messages[0]["content"] == [
         {"type": "document_url", "document_url": "https://example.org/a.pdf"}
+    ]
+    assert asked(spec_of((USER, [document, pdf])), "perplexity", "sonar").messages[0]["content"] == [
+        {"type": "file_url", "file_url": {"url": "https://example.org/a.pdf"}},
+        {"type": "file_url", "file_url": {"url": "JVBERg=="}, "file_name": "b.pdf"},
     ]
     assert asked(spec_of((USER, [document, film])), "openrouter", "m").messages[0]["content"] == [
         {"type": "file", "file": {"file_data": "https://example.org/a.pdf"}},

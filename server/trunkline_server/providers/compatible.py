@@ -166,13 +166,27 @@ ROWS: dict[str, Row] = {
                 participants=True,
             ),
         ),
+        # Qwen thinks or does not.
+        models=(
+            ModelRule(
+                r"qwen/",
+                quirks={"efforts": dict.fromkeys(("minimal", "low", "medium", "high", "xhigh", "max"), "default")},
+            ),
+        ),
     ),
     "deepseek": Row(
         "https://api.deepseek.com/v1",
         "DEEPSEEK_API_KEY",
         _can(
-            f"{_PENALTIES} {_LOGPROBS} {_THINK}",
-            Quirks(reasoning="thinking", reasoning_back="reasoning_content", participants=True, user=""),
+            f"{_PENALTIES} seed {_LOGPROBS} {_THINK}",
+            Quirks(
+                reasoning="thinking",
+                switch_effort=True,
+                efforts={"minimal": "low"},
+                reasoning_back="reasoning_content",
+                participants=True,
+                user="",
+            ),
             json_schema=False,
             images=False,
         ),
@@ -258,11 +272,17 @@ ROWS: dict[str, Row] = {
         "https://api.z.ai/api/paas/v4",
         "ZAI_API_KEY",
         _can(
-            _THINK,
+            f"seed {_THINK}",
             Quirks(reasoning="thinking", reasoning_back="reasoning_content", video=True, user="user_id"),
             tool_choice=False,
             json_schema=False,
             embeddings=True,
+        ),
+        models=(
+            ModelRule(
+                r"glm-(5\.[2-9]|[6-9])",
+                quirks={"switch_effort": True, "efforts": {"minimal": "low", "medium": "high", "xhigh": "max"}},
+            ),
         ),
     ),
     "moonshot": Row(
@@ -279,7 +299,15 @@ ROWS: dict[str, Row] = {
         _can(
             f"{_PENALTIES} top_k {_THINK}",
             # Left alone it sends int8, the finest that it has.
-            Quirks(user="", stream_usage=False, base64_vectors=False, embeddings_path="/v1/embeddings"),
+            Quirks(
+                document="file_url",
+                document_urls=True,
+                user="",
+                stream_usage=False,
+                base64_vectors=False,
+                embeddings_path="/v1/embeddings",
+            ),
+            documents=True,
             tools=False,
             parallel_tools=False,
             tool_choice=False,

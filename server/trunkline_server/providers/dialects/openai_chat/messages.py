@@ -135,6 +135,15 @@ class Messages:
             return self._dropped(path, "no documents")
         if source == "uri" and not self._quirks.document_urls:
             return self._dropped(f"{path}.document.uri", "no addresses of documents; send the bytes")
+        if self._quirks.document == "file_url":
+            if source == "file_id":
+                return self._dropped(
+                    f"{path}.document.file_id", "no handles of documents; send the bytes or an address"
+                )
+            # Bytes go without the head of a data: address.
+            sent: Wire = {"url": media.uri if source == "uri" else base64_of(media.data)}
+            named = {"file_name": media.filename} if media.filename else {}
+            return {"type": "file_url", "file_url": sent, **named}
         if self._quirks.document == "document_url":
             if source == "file_id":
                 return {"type": "file", "file_id": media.file_id}

@@ -35,11 +35,13 @@ class Quirks:
     reasoning: ReasoningStyle = "effort"
     #: Words for efforts that the provider has not, by ours.
     efforts: Mapping[str, str] = field(default_factory=lambda: {"xhigh": "high", "max": "high"})
+    #: Is effort told in words too where thinking is switched on and off?
+    switch_effort: bool = False
     reasoning_back: ReasoningBack = ""
     #: Member that says whether thoughts are returned. Empty: there is none.
     include: str = ""
-    #: How a document is sent: as OpenAI's file part, as Mistral's document_url.
-    document: Literal["file", "document_url"] = "file"
+    #: How a document is sent: as OpenAI's file part, as Mistral's document_url, as Perplexity's file_url.
+    document: Literal["file", "document_url", "file_url"] = "file"
     #: May a document be given as an address?
     document_urls: bool = False
     video: bool = False

@@ -245,8 +245,13 @@ class _Params:
     def _by_switch(self, value: generation_pb2.ReasoningConfig, effort: str) -> None:
         self._no_budget(value)
         self._include(value)
-        if effort:
-            self._body["thinking"] = {"type": "disabled" if effort == "none" else "enabled"}
+        if effort == "none":
+            self._body["thinking"] = {"type": "disabled"}
+        elif effort or value.include:
+            # Who wants to see thoughts wants them thought.
+            self._body["thinking"] = {"type": "enabled"}
+            if effort and self._quirks.switch_effort:
+                self._body["reasoning_effort"] = effort
 
     def _for_alibaba(self, value: generation_pb2.ReasoningConfig, effort: str) -> None:
         self._include(value)
