@@ -54,8 +54,9 @@ spec {
   tools { function { name: "look" parameters_json_schema: "{\\"type\\":\\"object\\",\\"properties\\":{\\"x\\":{}}}" } }
   tools { function { name: "a.b:c-d_E9" } cache_control {} }
   tools { provider { type: "web_search_20250305" config_json: "{\\"name\\":\\"web_search\\"}" } }
+  tools { provider { type: "mcp" config_json: "{\\"server_label\\":\\"shop\\"}" } }
   tool_choice { allowed { mode: TOOL_CHOICE_MODE_REQUIRED
-    tool_names: "look" tool_names: "web_search" tool_names: "web_search_20250305" } }
+    tool_names: "look" tool_names: "web_search" tool_names: "web_search_20250305" tool_names: "shop" } }
   response_format { json_schema { name: "answer-1" json_schema: "{\\"type\\":\\"object\\"}" strict: true } }
   params { max_output_tokens: 1 temperature: 0 top_p: 1 top_k: 0 min_p: 0.5 frequency_penalty: -2 presence_penalty: 2
     repetition_penalty: 1.1 seed: -9 stop_sequences: "END" logit_bias { key: "50256" value: -100 } logprobs: true

@@ -132,8 +132,12 @@ def _tools(tools: Sequence[completion_pb2.Tool], path: str, findings: Findings) 
             _ttl(tool.cache_control.ttl, f"{where}.cache_control.ttl", findings)
 
 
+#: Members of a provider's tool that name it.
+_NAMES = ("name", "server_label")
+
+
 def _names(tools: Sequence[completion_pb2.Tool]) -> set[str]:
-    """What a tool_choice can name: functions; tools of the provider by their type, or by the name in their config."""
+    """What a tool_choice can name: functions; tools of the provider by their type, or by a name in their config."""
     found: set[str] = set()
     for tool in tools[:MAX_TOOLS]:
         if tool.WhichOneof("kind") == "function":
@@ -141,8 +145,8 @@ def _names(tools: Sequence[completion_pb2.Tool]) -> set[str]:
         else:
             found.add(tool.provider.type)
             config, _ = loads(tool.provider.config_json or "{}")
-            if isinstance(config, dict) and isinstance(config.get("name"), str):
-                found.add(config["name"])
+            if isinstance(config, dict):
+                found.update(config[name] for name in _NAMES if isinstance(config.get(name), str))
     return found
 
 
