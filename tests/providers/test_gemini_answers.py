@@ -70,10 +70,10 @@ def test_a_call_without_an_id_gets_one_that_is_the_same_for_the_same_answer():
     assert len(set(ids)) == 3
     assert ids == [part.tool_call.id for part in parts_of("tools.json") if part.HasField("tool_call")]
     unnamed = [
-        answer_of(chunk({"functionCall": {"name": "f"}}, finish="STOP")).choices[0].message.parts[0].tool_call.id
-        for _ in range(2)
+        answer_of(chunk({"functionCall": {"name": "f", "args": {"a": value}}}, finish="STOP")) for value in (1, 1, 2)
     ]
-    assert unnamed[0] != unnamed[1]
+    first, same, other = (answer.choices[0].message.parts[0].tool_call.id for answer in unnamed)
+    assert first == same != other
 
 
 def test_usage_includes_thoughts_and_what_tools_read():

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-import secrets
 
 _MADE = re.compile(r"call_[0-9a-f]{24}")
 
 
-def made_call_id(response_id: str, choice: int, number: int) -> str:
-    """An id for a call that came without one; the same for the same answer, and another in any other."""
-    if not response_id:
-        return f"call_{secrets.token_hex(12)}"
-    digest = hashlib.blake2b(f"{response_id}/{choice}/{number}".encode("utf-8", "replace"), digest_size=12)
+def made_call_id(seed: str, choice: int, number: int) -> str:
+    """An id for a call that came without one, the same whenever the same answer is read.
+
+    `seed` tells answers apart: the answer's id, or where it has none, something that it says.
+    """
+    digest = hashlib.blake2b(f"{seed}/{choice}/{number}".encode("utf-8", "replace"), digest_size=12)
     return f"call_{digest.hexdigest()}"
 
 

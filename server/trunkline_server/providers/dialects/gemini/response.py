@@ -165,7 +165,7 @@ class Reading:
         if part.text is not None:
             self._text(index, choice, part, whole)
         elif part.function_call is not None:
-            self._call(index, choice, part.function_call, part.thought_signature or "")
+            self._call(index, choice, part.function_call, part.thought_signature or "", raw)
         elif part.inline_data is not None and not part.thought:
             self._inline(index, part.inline_data, part.thought_signature)
         elif part.file_data is not None and part.file_data.file_uri and not part.thought:
@@ -211,13 +211,14 @@ class Reading:
         if part is not None and part.kind != "text":
             part.close()
 
-    def _call(self, index: int, choice: _Choice, call: wire.FunctionCall, signature: str) -> None:
+    def _call(self, index: int, choice: _Choice, call: wire.FunctionCall, signature: str, raw: Raw) -> None:
         if call.name:
             self._end_call(choice)
             self._stop_flowing(index)
             new = ContentPart()
             given = clean(call.id) if isinstance(call.id, str) else ""
-            new.tool_call.id = given or made_call_id(self._assembly.response_id, index, choice.calls)
+            seed = self._assembly.response_id or text_of(raw)
+            new.tool_call.id = given or made_call_id(seed, index, choice.calls)
             new.tool_call.name = clean(call.name)
             choice.call = self._assembly.open(index, ("call", choice.calls), new)
             choice.calls += 1
