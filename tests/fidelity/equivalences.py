@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.fidelity import chat_bodies, cohere_bodies, gemini_bodies, ollama_bodies, responses_bodies
+from tests.fidelity import chat_bodies, cohere_bodies, converse_bodies, gemini_bodies, ollama_bodies, responses_bodies
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,11 +244,12 @@ _JSON = (
     Equivalence("absent is null", "a member that is null is not there", _nulls),
     Equivalence("not streamed", "stream false is absent; the gateway asks every stream for its usage", _not_streamed),
     Equivalence("nothing in a list", "an empty list asks for nothing", _empty_lists),
-    Equivalence("one text", "a string is a list of one text part", _one_text),
 )
+_ONE_TEXT = Equivalence("one text", "a string is a list of one text part", _one_text)
 
 OPENAI_CHAT = (
     *_JSON,
+    _ONE_TEXT,
     Equivalence("one stop", "a stop sequence is a list of one", _stop_list),
     Equivalence("most tokens", "max_tokens is the old name of max_completion_tokens", _most_tokens),
     Equivalence("functions", "functions are the old form of tools", _functions),
@@ -272,6 +273,7 @@ OPENAI_CHAT = (
 
 ANTHROPIC_MESSAGES = (
     *_JSON,
+    _ONE_TEXT,
     Equivalence("system text", "a system string is a list of one text block", _system_text),
     Equivalence("default choice", "auto is the default; without tools there is nothing to choose", _default_choice),
     Equivalence("tool shape", "custom is the default type; an empty description says nothing", _tool_shape),
@@ -323,6 +325,7 @@ OPENAI_RESPONSES = (
 
 COHERE_CHAT = (
     *_JSON,
+    _ONE_TEXT,
     Equivalence("nothing said", "an empty text or an empty list says nothing", cohere_bodies.nothing_said),
     Equivalence("plain documents", "a document that is a text is an object with one", cohere_bodies.plain_documents),
     Equivalence("given ids", "ids of documents are the gateway's: citations name an index", cohere_bodies.given_ids),
@@ -339,9 +342,31 @@ OLLAMA_CHAT = (
     Equivalence("tool shape", "an empty description says nothing", _tool_shape),
 )
 
+BEDROCK_CONVERSE = (
+    Equivalence("nothing said", "a member that is null, {} or [] is not there", converse_bodies.nothing_said),
+    Equivalence(
+        "one turn", "what one says in a row is one turn; results stand first in it, blanks say nothing",
+        converse_bodies.one_turn,
+    ),
+    Equivalence("plain results", "a result is a success if nothing else is said", converse_bodies.plain_results),
+    Equivalence("JSON results", "a result that is JSON may be said as its text", converse_bodies.json_results),
+    Equivalence("text documents", "a text is the bytes of it", converse_bodies.text_documents),
+    Equivalence("default choice", "auto is the default choice", converse_bodies.default_choice),
+    Equivalence("tool shape", "no description says nothing; no tool is strict by default", converse_bodies.tool_shape),
+    Equivalence("short cache", "five minutes are the default", converse_bodies.short_cache),
+    Equivalence("thinking name", "reasoning_config is Claude's old name of thinking", converse_bodies.thinking_name),
+    Equivalence("usual effort", "high is the default effort", converse_bodies.usual_effort),
+    Equivalence("most tokens", "max_new_tokens is Nova's old name of maxTokens", converse_bodies.most_tokens),
+    Equivalence("schema version", "there is one version of the body of Nova models", converse_bodies.schema_version),
+)  # fmt: skip
+
 #: By dialect.
 TABLE: dict[str, tuple[Equivalence, ...]] = {
     "anthropic_messages": ANTHROPIC_MESSAGES,
+    "bedrock_converse": BEDROCK_CONVERSE,
+    "bedrock_invoke_anthropic": ANTHROPIC_MESSAGES,
+    "bedrock_invoke_chat": OPENAI_CHAT,
+    "bedrock_invoke_nova": BEDROCK_CONVERSE,
     "cohere_chat": COHERE_CHAT,
     "gemini": GEMINI,
     "ollama_chat": OLLAMA_CHAT,
@@ -353,6 +378,9 @@ TABLE: dict[str, tuple[Equivalence, ...]] = {
 
 #: By kind of provider, beside its dialect's.
 KINDS: dict[str, tuple[Equivalence, ...]] = {
+    "bedrock-invoke": (
+        Equivalence("in the path", "the path says the model, and whether to stream", converse_bodies.in_the_path),
+    ),
     "openai": (
         Equivalence("default sampling", "temperature and top_p are 1 by default", chat_bodies.default_sampling),
     ),
@@ -413,6 +441,15 @@ OPTIONS: dict[str, frozenset[str]] = {
         }
     ),
     "anthropic_messages": _ANTHROPIC_OPTIONS,
+    "bedrock_converse": frozenset(
+        {
+            "additionalModelResponseFieldPaths", "guardrailConfig", "performanceConfig", "promptVariables",
+            "requestMetadata",
+        }
+    ),
+    "bedrock_invoke_anthropic": _ANTHROPIC_OPTIONS | {"anthropic_beta"},
+    "bedrock_invoke_chat": frozenset(),
+    "bedrock_invoke_nova": frozenset(),
     "cohere_chat": frozenset({"citation_options", "priority", "raw_prompting", "safety_mode"}),
     "gemini": _GEMINI_OPTIONS,
     "ollama_chat": frozenset(

@@ -95,14 +95,21 @@ def _part(block: Mapping[str, Any]) -> ContentPart:
     part = ContentPart()
     name = next((name for name in block if name in _BLOCKS), "")
     value = block.get(name)
-    # What a tool of AWS's did, and documents that are told to be cited.
-    ours = name and not (isinstance(value, dict) and (value.get("type") == "server_tool_use" or value.keys() & _UNSAID))
-    if ours:
+    if name and not _is_unsaid(name, value):
         _BLOCKS[name](value, part)
         return part
     part.opaque.type = next(iter(block))
     part.opaque.json = json.dumps(block)
     return part
+
+
+def _is_unsaid(name: str, value: Any) -> bool:
+    """Is it what a tool of AWS's did, or a document that is to be cited?"""
+    if not isinstance(value, dict):
+        return False
+    if name == "toolResult":
+        return "type" in value
+    return value.get("type") == "server_tool_use" or bool(value.keys() & _UNSAID)
 
 
 def _text(text: Any, part: ContentPart) -> None:
@@ -195,7 +202,7 @@ def _params(request: Mapping[str, Any], spec: completion_pb2.CompletionSpec) -> 
     inference = request.get("inferenceConfig") or {}
     more = request.get("additionalModelRequestFields") or {}
     asked = {
-        "max_output_tokens": inference.get("maxTokens"),
+        "max_output_tokens": inference.get("maxTokens", inference.get("max_new_tokens")),
         "temperature": inference.get("temperature"),
         "top_p": inference.get("topP"),
         "top_k": more.get("top_k", more.get("k", (more.get("inferenceConfig") or inference).get("topK"))),
@@ -216,7 +223,7 @@ def _params(request: Mapping[str, Any], spec: completion_pb2.CompletionSpec) -> 
 
 def _thinking(more: Mapping[str, Any], spec: completion_pb2.CompletionSpec) -> None:
     reasoning = spec.params.reasoning
-    thinking = more.get("thinking") or {}
+    thinking = more.get("thinking") or _object(more.get("reasoning_config"))
     nova = more.get("reasoningConfig") or {}
     word = (
         (more.get("output_config") or {}).get("effort")
@@ -225,6 +232,8 @@ def _thinking(more: Mapping[str, Any], spec: completion_pb2.CompletionSpec) -> N
             (more[name] for name in ("reasoning_effort", "reasoning_config") if isinstance(more.get(name), str)), ""
         )
     )
+    if thinking.get("type") == "adaptive":
+        word = word or "high"
     if thinking.get("type") == "disabled" or nova.get("type") == "disabled":
         word = "none"
     if word in _EFFORTS:
@@ -233,3 +242,7 @@ def _thinking(more: Mapping[str, Any], spec: completion_pb2.CompletionSpec) -> N
         reasoning.budget_tokens = thinking["budget_tokens"]
     if thinking.get("display") in ("summarized", "omitted"):
         reasoning.include = thinking["display"] == "summarized"
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
