@@ -107,6 +107,14 @@ def mistral_documents(body: Body) -> None:
                 part.pop("document_name", None)
 
 
+def mistral_sounds(body: Body) -> None:
+    for message in _messages(body):
+        for part in message.get("content") or ():
+            sound = part.get("input_audio") if isinstance(part, dict) else None
+            if isinstance(sound, dict):
+                part["input_audio"] = sound.get("data")
+
+
 def mistral_thoughts(body: Body) -> None:
     for message in _messages(body):
         content = message.get("content")

@@ -402,6 +402,7 @@ KINDS: dict[str, tuple[Equivalence, ...]] = {
         Equivalence("any tool", "any and required are the same", chat_bodies.mistral_any),
         Equivalence("safe prompt", "no safe prompt is the default", chat_bodies.mistral_prompt),
         Equivalence("document names", "the name of a document is for its caller", chat_bodies.mistral_documents),
+        Equivalence("sounds", "a sound says its format itself", chat_bodies.mistral_sounds),
         Equivalence("closed thoughts", "thoughts sent back are closed ones", chat_bodies.mistral_thoughts),
     ),
     "xai": (Equivalence("Claude's choice", "a tool is also chosen in Anthropic's words", chat_bodies.claude_choice),),

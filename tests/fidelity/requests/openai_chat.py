@@ -71,6 +71,8 @@ def spec_from(request: Mapping[str, Any]) -> completion_pb2.CompletionSpec:
     for name in ("user", "safety_identifier"):
         if isinstance(request.get(name), str) and request[name]:
             spec.end_user_id = request[name]
+    if isinstance(request.get("grammar"), str):
+        spec.response_format.grammar.ebnf = request["grammar"]
     if isinstance(request.get("store"), bool):
         spec.store = request["store"]
     audio = request.get("audio")
@@ -191,6 +193,17 @@ def _document(item: Mapping[str, Any], part: ContentPart) -> None:
         part.document.filename = item["document_name"]
 
 
+def _perplexity_file(item: Mapping[str, Any], part: ContentPart) -> None:
+    """An address, or base64 without more."""
+    url = item["file_url"]["url"]
+    if "://" in url:
+        part.document.uri = url
+    else:
+        media(f"data:application/octet-stream;base64,{url}", part.document, "")
+    if item.get("file_name"):
+        part.document.filename = item["file_name"]
+
+
 def _file(item: Mapping[str, Any], part: ContentPart) -> None:
     file = item.get("file", item)
     if file.get("file_id"):
@@ -209,6 +222,7 @@ _PARTS: Mapping[str, Callable[[Mapping[str, Any], ContentPart], None]] = {
     "input_audio": _sound,
     "video_url": _film,
     "document_url": _document,
+    "file_url": _perplexity_file,
     "file": _file,
 }
 
