@@ -109,6 +109,13 @@ def test_a_body_that_says_nothing_is_classified_by_its_status(garbage: bytes):
     assert isinstance(DIALECT.classify(503, {}, garbage), LLMProviderOverloaded)
 
 
+def test_the_field_that_google_names_is_mapped_back():
+    violation = {"field": "generation_config.top_k", "description": "must be positive"}
+    details = {"@type": f"{INFO}BadRequest", "fieldViolations": [violation]}
+
+    assert error_of(400, "INVALID_ARGUMENT", "Request contains an invalid argument.", details).field == "params.top_k"
+
+
 def test_an_error_of_a_stream_that_never_began_comes_as_an_array():
     body = json.dumps([{"error": {"code": 404, "status": "NOT_FOUND", "message": "no such model"}}]).encode()
 

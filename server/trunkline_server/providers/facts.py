@@ -116,6 +116,9 @@ def _read_inner(inner: Any, facts: Facts, depth: int) -> None:
         elif kind.endswith("Help"):
             link = _first(item.get("links"))
             facts.help_link = _text(link.get("url")) if isinstance(link, dict) else ""
+        elif kind.endswith("BadRequest"):
+            violation = _first(item.get("fieldViolations"))
+            facts.param = facts.param or (_text(violation.get("field")) if isinstance(violation, dict) else "")
         facts.inner.extend(text for name in ("reason", "code", "error_type") if (text := _text(item.get(name))))
         for name in _FILTERS:
             facts.categories.extend(_matched(item.get(name)))
