@@ -82,7 +82,7 @@ class Credentials:
         self._credentials: Any = None
         if service_account_file:
             try:
-                self._credentials = google.oauth2.service_account.Credentials.from_service_account_file(
+                self._credentials = google.oauth2.service_account.Credentials.from_service_account_file(  # type: ignore[no-untyped-call]
                     service_account_file, scopes=[_SCOPE]
                 )
             except (OSError, ValueError, google.auth.exceptions.GoogleAuthError):
