@@ -45,7 +45,7 @@ class _Chunk(Struct):
 
 _TIER = "x-amzn-bedrock-service-tier"
 
-_members = Reader(dict[str, Raw])
+_raw_members = Reader(dict[str, Raw])
 _chunk = Reader(_Chunk)
 
 
@@ -85,11 +85,13 @@ class InvokeModel(BedrockConverse):
     def _members(self, request: UpstreamRequest) -> dict[str, Any]:
         """The members of the body as InvokeModel wants it."""
         envelope = self._envelope
+        written = _raw_members.read(request.body)
         members: dict[str, Any] = dict(envelope.first)
-        words = dict(request.headers).get(envelope.header)
-        if words:
-            members[envelope.member] = words.split(",")
-        written = _members.read(request.body)
+        words = dict(request.headers).get(envelope.header, "").split(",")
+        if words != [""]:
+            # The caller's own options may have named some here.
+            given = loads(bytes(written.pop(envelope.member, b"[]")))
+            members[envelope.member] = list(dict.fromkeys([*(given if isinstance(given, list) else ()), *words]))
         members.update((name, value) for name, value in written.items() if name not in envelope.without)
         spread = members.pop(envelope.spread, None)
         return members if spread is None else merged(members, loads(bytes(spread)))
