@@ -122,7 +122,7 @@ CLAUDE: dict[str, Any] = {
 }
 
 
-def compared(request: dict[str, Any], kind: str, path: str = "") -> tuple[list[str], bool]:
+def compared(request: dict[str, Any], kind: str, path: str = "") -> tuple[list[str], list[str]]:
     model = request.get("model", "m")
     return requests_run.compared(
         corpus.Recording("r", f"{kind}.chat", "chat", request, path, model, streamed=False, vectors=0), kind
@@ -143,7 +143,7 @@ def compared(request: dict[str, Any], kind: str, path: str = "") -> tuple[list[s
     ],
 )
 def test_a_request_comes_back_from_the_spec_as_it_was(kind: str, request_: dict[str, Any]):
-    assert compared(request_, kind) == ([], False)
+    assert compared(request_, kind) == ([], [])
 
 
 @pytest.mark.parametrize("member", ["n", "logit_bias", "store", "made_up"])
@@ -151,25 +151,30 @@ def test_a_member_that_gets_lost_is_found(member: str):
     # Groq has none of these; nobody has the last.
     value = {"n": 2, "logit_bias": {"1": 5}, "store": True, "made_up": 1}[member]
 
-    assert compared({**CHAT, member: value}, "groq") == ([member], False)
+    assert compared({**CHAT, member: value}, "groq") == ([member], [])
 
 
 def test_what_no_word_of_the_contract_says_is_told_apart_from_a_difference():
     strange = {"model": "m", "messages": [{"role": "user", "content": [{"type": "hologram"}]}]}
 
-    assert compared(strange, "vllm") == (["not in the contract: ValueError"], False)
+    assert compared(strange, "vllm") == (["not in the contract: ValueError"], [])
 
 
 def test_options_that_were_needed_are_counted():
-    assert compared({**CHAT, "provider": {"order": ["a"]}}, "openrouter") == ([], True)
-    assert compared({**CHAT, "provider": {"order": ["a"]}}, "xai") == (["provider"], False)
+    assert compared({**CHAT, "provider": {"order": ["a"]}}, "openrouter") == ([], ["provider"])
+    kept = {"type": "enabled", "clear_thinking": False}
+    assert compared({"model": "glm-4.7", "messages": CHAT["messages"][:1], "thinking": kept}, "zai") == (
+        [],
+        ["thinking.clear_thinking"],
+    )
+    assert compared({**CHAT, "provider": {"order": ["a"]}}, "xai") == (["provider"], [])
 
 
 def test_a_model_that_the_path_names_is_not_missed_in_the_body():
     unnamed = {name: value for name, value in CHAT.items() if name != "model"}
 
-    assert compared(unnamed, "openai", "/openai/deployments/m/chat/completions") == ([], False)
-    assert compared(unnamed, "openai", "/v1/chat/completions") == (["model"], False)
+    assert compared(unnamed, "openai", "/openai/deployments/m/chat/completions") == ([], [])
+    assert compared(unnamed, "openai", "/v1/chat/completions") == (["model"], [])
 
 
 def test_base64_that_the_recording_cut_short_is_made_whole():
@@ -178,7 +183,7 @@ def test_base64_that_the_recording_cut_short_is_made_whole():
     assert corpus.with_whole_base64(cut) == {"a": ["data:image/png;base64,iVBO", "as it <is>", 1, None]}
     assert compared(
         {**CHAT, "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": cut["a"][0]}]}]}, "vllm"
-    ) == ([], False)
+    ) == ([], [])
 
 
 def test_a_tool_that_says_more_than_the_contract_goes_verbatim():

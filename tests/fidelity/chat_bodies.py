@@ -95,11 +95,6 @@ def mistral_any(body: Body) -> None:
         body["tool_choice"] = "required"
 
 
-def mistral_prompt(body: Body) -> None:
-    if body.get("safe_prompt") is False:
-        del body["safe_prompt"]
-
-
 def mistral_documents(body: Body) -> None:
     for message in _messages(body):
         for part in message.get("content") or ():

@@ -375,7 +375,6 @@ BY_KIND: dict[str, dict[str, Case]] = {
             _asked(tools=[_TOOL], tool_choice="required"),
             _asked(tools=[_TOOL], tool_choice="none"),
         ),
-        "safe prompt": (_asked(safe_prompt=False), _asked(), _asked(safe_prompt=True)),
         "document names": (
             _parts({"type": "document_url", "document_url": "https://example.org/a.pdf", "document_name": "a.pdf"}),
             _parts({"type": "document_url", "document_url": "https://example.org/a.pdf"}),

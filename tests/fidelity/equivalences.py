@@ -400,7 +400,6 @@ KINDS: dict[str, tuple[Equivalence, ...]] = {
     ),
     "mistral": (
         Equivalence("any tool", "any and required are the same", chat_bodies.mistral_any),
-        Equivalence("safe prompt", "no safe prompt is the default", chat_bodies.mistral_prompt),
         Equivalence("document names", "the name of a document is for its caller", chat_bodies.mistral_documents),
         Equivalence("sounds", "a sound says its format itself", chat_bodies.mistral_sounds),
         Equivalence("closed thoughts", "thoughts sent back are closed ones", chat_bodies.mistral_thoughts),
@@ -500,6 +499,14 @@ def options_of(recorded: dict[str, Any], dialect: str, kind: str = "") -> dict[s
         elif value is not None:
             found[outer] = value
     return found
+
+
+def names_of(options: dict[str, Any], dialect: str, kind: str = "") -> list[str]:
+    """The options as they stand on the list."""
+    allowed = OPTIONS[dialect] | KIND_OPTIONS.get(kind, frozenset())
+    whole = {name for name in options if name in allowed}
+    inner = {f"{name}.{part}" for name in options.keys() - whole for part in options[name]}
+    return sorted(whole | inner)
 
 
 def same(one: Any, other: Any) -> bool:

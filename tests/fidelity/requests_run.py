@@ -23,8 +23,8 @@ from trunkline_server.errors import GatewayError
 from trunkline_server.providers.base import Dialect, Notes, Target
 
 
-def compared(recording: corpus.Recording, kind: str) -> tuple[list[str], bool]:
-    """The members that came back different, and whether provider_options_json was needed."""
+def compared(recording: corpus.Recording, kind: str) -> tuple[list[str], list[str]]:
+    """The members that came back different, and those that needed provider_options_json."""
     row = providers.KINDS[kind]
     tongue = row.tongue_of(recording.model)
     dialect: Dialect = providers.DIALECTS[tongue.dialect]()
@@ -32,9 +32,10 @@ def compared(recording: corpus.Recording, kind: str) -> tuple[list[str], bool]:
     try:
         spec = CONVERTERS.get(kind, openai_chat.spec_from)(recorded)
     except STRANGE as strange:
-        return [f"not in the contract: {type(strange).__name__}"], False
+        return [f"not in the contract: {type(strange).__name__}"], []
     spec.model = f"{kind}/{recording.model}"
     options = equivalences.options_of(recorded, tongue.dialect, kind)
+    needed = equivalences.names_of(options, tongue.dialect, kind)
     if options:
         spec.provider_options_json[kind] = json.dumps(options)
     capabilities = row.capabilities_of(recording.model)
@@ -43,12 +44,12 @@ def compared(recording: corpus.Recording, kind: str) -> tuple[list[str], bool]:
     try:
         request = dialect.encode(spec, target, Notes(), stream=bool(recorded.get("stream")))
     except GatewayError as error:
-        return [f"not encoded: {error.reason}"], bool(options)
+        return [f"not encoded: {error.reason}"], needed
     encoded = json.loads(request.body)
     if "model" not in recorded and "/deployments/" in recording.path:
         # The model is in the path: Azure takes none in the body.
         encoded.pop("model", None)
-    return equivalences.differences(recorded, encoded, tongue.dialect, kind), bool(options)
+    return equivalences.differences(recorded, encoded, tongue.dialect, kind), needed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     kinds = frozenset(providers.KINDS)
     total, equal, helped = Counter[str](), Counter[str](), Counter[str]()
+    optional = Counter[str]()
+    left_out = 0
     differing: dict[tuple[str, str], list[str]] = defaultdict(list)
     lines: list[str] = []
     for family in options.families.split(",") if options.families else corpus.families(folder):
@@ -69,20 +72,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 continue
             if ".invoke" in family and "messages" not in recording.request:
                 # The wire of one maker's models, which are not spoken to in it.
+                left_out += 1
                 continue
             if kind is None or providers.KINDS[kind].dialect not in equivalences.TABLE:
-                different, needed = ["not served yet"], False
+                different, needed = ["not served yet"], list[str]()
             else:
                 different, needed = compared(recording, kind)
             total[family] += 1
             equal[family] += not different
-            helped[family] += needed
+            helped[family] += bool(needed)
+            optional.update(needed)
             if different:
                 differing[family, ", ".join(different)].append(recording.id)
             lines.append(json.dumps({"id": recording.id, "equal": not different, "differs": different}) + "\n")
     if options.out:
         options.out.write_text("".join(lines))
-    return _report(total, equal, helped, differing, options.min)
+    if left_out:
+        _say(f"left out: {left_out} InvokeModel requests in the wire of a maker whose models are reached by Converse")
+    return _report(total, equal, helped, differing, optional, options.min)
 
 
 def _report(
@@ -90,6 +97,7 @@ def _report(
     equal: Counter[str],
     helped: Counter[str],
     differing: dict[tuple[str, str], list[str]],
+    optional: Counter[str],
     least: float,
 ) -> int:
     for family in sorted(total):
@@ -100,7 +108,8 @@ def _report(
         _say(f"  {len(ids):4d} x {family}: {members}: {' '.join(ids[:3])}")
     count, good = total.total(), equal.total()
     share = 100 * good / count if count else 0.0
-    _say(f"needed provider_options_json: {helped.total()}")
+    names = ", ".join(f"{name} {times}" for name, times in optional.most_common())
+    _say(f"needed provider_options_json: {helped.total()}{f' ({names})' if names else ''}")
     _say(f"fidelity-requests: {share:.2f} % ({good} of {count})")
     return 0 if count and share >= least else 1
 
