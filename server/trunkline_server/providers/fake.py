@@ -30,6 +30,9 @@ MODELS = ("echo", "json", "rate-limit", "script", "tool")
 #: It can be asked for everything that the dialect can say.
 CAPABILITIES = Capabilities(audio=True, reasoning=True, embeddings=True, prompt_cache=True)
 
+#: Most numbers of a vector.
+_MOST_DIMENSIONS = 4096
+
 #: Most keys of `fake/rate-limit` that are remembered.
 _REMEMBERED = 10_000
 
@@ -174,6 +177,9 @@ class FakeUpstream:
         asked = body.get("input")
         inputs = asked if isinstance(asked, list) and not all(isinstance(i, int) for i in asked) else [asked]
         size = int(body.get("dimensions") or 8)
+        if size > _MOST_DIMENSIONS:
+            message = f"dimensions is {size}: the most is {_MOST_DIMENSIONS}"
+            return self._failure(_invalid(message, "dimensions"))
         data = []
         for index, text in enumerate(inputs):
             codes = text if isinstance(text, list) else [ord(letter) for letter in str(text)]
@@ -255,8 +261,9 @@ def _tool_script(body: Mapping[str, Any]) -> _Script:
     return _Script(text="Let me look that up.", tool_calls=[{"name": names[0], "arguments": '{"city":"Paris"}'}])
 
 
-def _invalid(message: str) -> _Script:
-    return _Script(status=400, error={"message": message, "type": "invalid_request_error", "code": None})
+def _invalid(message: str, param: str | None = None) -> _Script:
+    error = {"message": message, "type": "invalid_request_error", "code": None, "param": param}
+    return _Script(status=400, error=error)
 
 
 def _words(text: str) -> Iterator[str]:
