@@ -177,11 +177,12 @@ async def test_a_signal_ends_what_outlasts_the_grace(tmp_path: Path, number: sig
     assert code == 0
 
 
-async def test_a_second_signal_ends_the_server_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("waiting", [{"grace": 600}, {"delay": 600, "grace": 600}], ids=["grace", "delay"])
+async def test_a_second_signal_ends_the_server_at_once(tmp_path: Path, waiting: dict[str, int]) -> None:
     async with (
         upstream(silent_midway) as up,
         server_process(
-            tmp_path, providers={"up": {"kind": "vllm", "base_url": f"{up.url}/v1"}}, drain={"grace": 600}
+            tmp_path, providers={"up": {"kind": "vllm", "base_url": f"{up.url}/v1"}}, drain=waiting
         ) as server,
         connected(await server.address()) as stub,
     ):

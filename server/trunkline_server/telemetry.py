@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, MutableMapping
+from contextlib import suppress
 from typing import Any, TextIO
 
 import msgspec
@@ -70,6 +71,12 @@ class Telemetry:
 
     def ended(self, call: Call, code: str, reason: str, request_bytes: int) -> None:
         """`code`: of gRPC; `reason`: of ErrorReason, empty if OK."""
+        # What is told of a call must not change how it ends: a log that cannot be written (a closed pipe, a full disk)
+        # fails no call.
+        with suppress(Exception):
+            self._ended(call, code, reason, request_bytes)
+
+    def _ended(self, call: Call, code: str, reason: str, request_bytes: int) -> None:
         metrics, child = self.metrics, self.metrics.child
         seconds = time.monotonic() - call.received
         provider = call.provider
@@ -115,15 +122,14 @@ class Telemetry:
 
     def unforeseen(self, call: Call, error: BaseException) -> None:
         """Logs what the caller is not told: a bug of ours."""
-        story = "".join(traceback.format_exception(error))
-        self._log.error("bug", id=call.id, method=call.method, traceback=self._redact(story))
+        with suppress(Exception):
+            story = "".join(traceback.format_exception(error))
+            self._log.error("bug", id=call.id, method=call.method, traceback=self._redact(story))
 
     def event(self, name: str, **facts: object) -> None:
         """Logs something about the server itself."""
-        self._log.info(name, **facts)
-
-    def warning(self, name: str, **facts: object) -> None:
-        self._log.warning(name, **facts)
+        with suppress(Exception):
+            self._log.info(name, **facts)
 
 
 def _dumps(event: MutableMapping[str, Any], **_: object) -> str:

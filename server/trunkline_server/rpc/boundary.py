@@ -43,6 +43,8 @@ MARGIN_SHARE, MARGIN_LEAST, MARGIN_MOST = 0.05, 0.020, 0.250
 
 _KEY_HEADERS = frozenset({"authorization", "x-api-key"})
 _REQUEST_ID_HEADERS = frozenset({"x-request-id", "trunkline-request-id"})
+#: Longest request id that is kept, as in the request itself.
+_REQUEST_ID_MOST = 128
 
 
 class Unary(Protocol[RequestIn]):
@@ -59,8 +61,6 @@ class Limits:
 
     #: Calls in flight; more are refused with GATEWAY_OVERLOADED.
     max_calls: int = 10_000
-    #: Longest call without a deadline of the caller's, in seconds.
-    longest: float = 1800.0
     #: Caller metadata that is passed on to providers as headers, lower-case.
     forward_metadata: frozenset[str] = frozenset()
 
@@ -184,17 +184,17 @@ class Boundary:
         for name, value in context.invocation_metadata() or ():
             if name in _KEY_HEADERS:
                 key = value
-            elif name in _REQUEST_ID_HEADERS:
-                call.request_id = value
-            elif name in forward and isinstance(value, str):
+            if name in _REQUEST_ID_HEADERS:
+                call.request_id = value[:_REQUEST_ID_MOST]
+            if name in forward and isinstance(value, str):
                 headers.append((name, value))
         call.forward = tuple(headers)
         call.caller = self._callers.identify(key, context)
+        # Without a deadline of the caller's, the time limits of the provider bound the call.
         remaining = context.time_remaining()
-        seconds = self._limits.longest
         if remaining is not None:
-            seconds = min(seconds, remaining - min(MARGIN_MOST, max(MARGIN_LEAST, MARGIN_SHARE * remaining)))
-        call.deadline = time.monotonic() + seconds
+            margin = min(MARGIN_MOST, max(MARGIN_LEAST, MARGIN_SHARE * remaining))
+            call.deadline = time.monotonic() + remaining - margin
         if len(self.running.calls) >= self._limits.max_calls:
             raise GatewayOverloaded(f"the server has {self._limits.max_calls} calls in flight; call again shortly")
 
@@ -215,6 +215,13 @@ class Boundary:
         return known
 
     def _failure(self, error: GatewayError, call: Call) -> Failure:
+        try:
+            return self._told(error, call)
+        except Exception as bug:  # noqa: BLE001  # its text must not reach the caller, and gRPC would send it
+            self._telemetry.unforeseen(call, bug)
+            return failure(to_gateway_error(bug), CallFacts(call.id, admitted=False), self._redactor)
+
+    def _told(self, error: GatewayError, call: Call) -> Failure:
         return failure(
             error,
             CallFacts(

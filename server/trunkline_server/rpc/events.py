@@ -25,7 +25,7 @@ class EventWriter:
 
     async def write(self, event: StreamEvent) -> None:
         """Waits until the transport takes the event: a slow caller slows the provider."""
-        if self._beat is not None:
+        while self._beat is not None:
             # The transport takes one message at a time.
             await asyncio.wait({self._beat})
         self._writing = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,7 @@ class Server:
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     ) -> None:
         self._boundary = boundary
+        self._hurry = asyncio.Event()
         self._names = [service.NAME for service in services]
         self._server = grpc.aio.server(
             interceptors=list(interceptors),
@@ -70,9 +72,9 @@ class Server:
                 # The server looks for dead peers by itself.
                 ("grpc.keepalive_time_ms", 60_000),
                 ("grpc.keepalive_timeout_ms", 20_000),
-                # Connections move on, so that new replicas get their share; calls on them may finish.
+                # Connections move on, so that new replicas get their share; calls on them may finish, however long
+                # the time limits of a provider let them last.
                 ("grpc.max_connection_age_ms", 30 * 60 * 1000),
-                ("grpc.max_connection_age_grace_ms", 40 * 60 * 1000),
             ],
         )
         self._server.add_generic_rpc_handlers(
@@ -112,12 +114,14 @@ class Server:
         """
         await self._health.enter_graceful_shutdown()
         if delay > 0:
-            await asyncio.sleep(delay)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), delay)
         await self._boundary.running.drain(grace)
         await self._server.stop(1.0)
 
     async def stop(self) -> None:
-        """Ends at once."""
+        """Ends at once, a drain that is under way too."""
+        self._hurry.set()
         await self._server.stop(None)
 
 
