@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from trunkline.v1 import completion_pb2
-from trunkline_server.errors import GatewayError
+from trunkline_server.errors import GatewayError, LLMError
 
 
 @dataclass(slots=True)
@@ -22,6 +24,8 @@ class Attempt:
     ended: float | None = None
     reason: str = ""
     http_status: int | None = None
+    #: The provider's id of the HTTP request.
+    request_id: str = ""
 
     @property
     def seconds(self) -> float:
@@ -65,6 +69,31 @@ class Call:
         attempt = Attempt(len(self.attempts) + 1, provider, model, time.monotonic())
         self.attempts.append(attempt)
         return attempt
+
+    @contextmanager
+    def attempt(self, provider: str, model: str) -> Iterator[Attempt]:
+        """One attempt: an error of the provider's leaves with its name and what is known of the answer."""
+        attempt = self.begin_attempt(provider, model)
+        try:
+            yield attempt
+        except GatewayError as error:
+            attempt.reason = error.reason
+            if isinstance(error, LLMError):
+                error.provider, error.model = provider, model
+                if error.http_status is None:
+                    error.http_status = attempt.http_status
+                if not error.request_id:
+                    error.request_id = attempt.request_id
+            raise
+        finally:
+            attempt.ended = time.monotonic()
+
+    def answered(self, attempt: Attempt, status: int, request_id: str) -> None:
+        """The provider has begun to answer the attempt."""
+        if self.first_event_at is None:
+            self.first_event_at = time.monotonic()
+        attempt.http_status, attempt.request_id = status, request_id
+        self.provider_request_id = self.provider_request_id or request_id
 
     def remaining(self) -> float | None:
         """Seconds until the time of the call runs out; None: it does not."""

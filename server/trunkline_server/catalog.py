@@ -12,7 +12,7 @@ from trunkline.v1 import model_service_pb2 as pb
 from trunkline_server import prices
 from trunkline_server.call import Call
 from trunkline_server.engine import Engine, refuse_unsupported
-from trunkline_server.errors import GatewayError, LLMError, LLMTimeoutError, ModelNotFound
+from trunkline_server.errors import GatewayError, InvalidRequest, LLMError, LLMTimeoutError, ModelNotFound, Violation
 from trunkline_server.providers.assembly import timestamp
 from trunkline_server.providers.base import (
     Capabilities,
@@ -56,8 +56,13 @@ class Catalog:
     async def models(self, call: Call, only: str = "") -> tuple[list[pb.Model], list[pb.UnlistedProvider]]:
         """All models, by provider and then as the provider lists them, and the providers that could not be asked.
 
-        A broken provider hides no other; if it is the only one that was asked for, its error is raised.
+        A broken provider hides no other; if it is the only one that was asked for, its error is raised. Raises
+        InvalidRequest for a provider that is not configured.
         """
+        if only and only not in self.engine.providers:
+            known = ", ".join(sorted(self.engine.providers)) or "none"
+            text = f"no provider {only!r}: the configured providers are {known}"
+            raise InvalidRequest(f"provider: {text}", violations=[Violation("provider", text)])
         providers = sorted(
             (p for p in self.engine.providers.values() if not only or p.name == only), key=lambda p: p.name
         )
@@ -81,7 +86,7 @@ class Catalog:
         listed = await self._listed(provider, call)
         if isinstance(listed, GatewayError):
             raise listed
-        for found in listed:
+        for found in self._with_aliased(provider, listed):
             if route.model in (found.id, found.name):
                 return self._model(provider, found)
         raise ModelNotFound(f"provider {provider.name!r} lists no model {route.model!r}", resource=("model", name))
@@ -93,6 +98,7 @@ class Catalog:
         provider, route = self.engine.resolve(spec.model)
         call.provider, call.model = provider.name, route.model
         target = provider.target(route.model)
+        upstream = self.engine.upstream(provider, options.credential)
         answer = completion_service_pb2.CountTokensResponse(provider=provider.name, model=route.model)
         spec = prepared(spec, route.defaults)
         dialect = provider.dialect_for(route.model)
@@ -104,18 +110,12 @@ class Catalog:
         request = dialect.encode_count(spec, target, notes)
         refuse_unsupported(notes, options)
         call.limit(provider.total_unary)
-        attempt = call.begin_attempt(provider.name, route.model)
-        try:
-            reply = await self.engine.upstream(provider, options.credential).send(request, call.forward)
-            attempt.http_status = reply.status
-            call.provider_request_id = request_id(reply.headers)
+        with call.attempt(provider.name, route.model) as attempt:
+            reply = await upstream.send(request, call.forward)
+            call.answered(attempt, reply.status, request_id(reply.headers))
             if not 200 <= reply.status < 300:
                 raise provider.dialect_for(route.model).classify(reply.status, reply.headers, reply.body)
             answer.input_tokens = dialect.decode_count(reply.body)
-        except LLMError as error:
-            attempt.reason = error.reason
-            error.provider, error.model = provider.name, route.model
-            raise
         answer.source = completion_pb2.USAGE_SOURCE_REPORTED
         return answer
 
@@ -131,7 +131,9 @@ class Catalog:
             async with asyncio.timeout(PATIENCE):
                 listed = await _all_listed(provider, dialect, call)
         except TimeoutError:
-            return LLMTimeoutError(f"the provider did not list its models within {PATIENCE:g} s")
+            late = LLMTimeoutError(f"the provider did not list its models within {PATIENCE:g} s")
+            late.provider = provider.name
+            return late
         except GatewayError as error:
             if isinstance(error, LLMError):
                 error.provider = provider.name

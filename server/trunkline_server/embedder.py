@@ -11,13 +11,15 @@ from trunkline.v1 import completion_pb2
 from trunkline.v1 import embedding_service_pb2 as pb
 from trunkline_server.call import Call
 from trunkline_server.engine import Engine, refuse_unsupported
-from trunkline_server.errors import LLMError, LLMInvalidResponseError, UnsupportedParameter, Violation
+from trunkline_server.errors import LLMInvalidResponseError, UnsupportedParameter, Violation
 from trunkline_server.providers.base import EmbeddingDialect, Notes, Target, UpstreamRequest, Vectors
 from trunkline_server.providers.headers import request_id
 from trunkline_server.providers.provider import Provider, Upstream
 
 #: Requests of one call that run side by side.
 SIDE_BY_SIDE = 4
+#: The largest float32.
+FLOAT_MAX = 3.4028235e38
 
 
 @dataclass(slots=True)
@@ -43,16 +45,14 @@ class Embedder:
         size = target.capabilities.embedding_batch or provider.embedding_batch
         notes = Notes()
         requests = [
-            dialect.encode_embeddings(spec, inputs[start : start + size], target, notes)
-            for start in range(0, len(inputs), size)
+            (dialect.encode_embeddings(spec, batch, target, notes), len(batch))
+            for batch in (inputs[start : start + size] for start in range(0, len(inputs), size))
         ]
         refuse_unsupported(notes, options)
         batches = await _all(
-            [_Batch(call, provider, upstream, target, dialect, request) for request in requests], SIDE_BY_SIDE
+            [_Batch(call, provider, upstream, target, dialect, *request) for request in requests], SIDE_BY_SIDE
         )
         vectors = [vector for batch in batches for vector in batch.vectors]
-        if len(vectors) != len(inputs):
-            raise LLMInvalidResponseError(f"the provider sent {len(vectors)} vectors for {len(inputs)} inputs")
         answer = pb.CreateEmbeddingsResponse(
             id=call.id,
             provider=provider.name,
@@ -81,23 +81,24 @@ class _Batch:
     target: Target
     dialect: EmbeddingDialect
     request: UpstreamRequest
+    #: Inputs that the request holds.
+    size: int
 
     async def run(self) -> Vectors:
-        attempt = self.call.begin_attempt(self.provider.name, self.target.model)
-        try:
+        with self.call.attempt(self.provider.name, self.target.model) as attempt:
             reply = await self.upstream.send(self.request, self.call.forward)
-            attempt.http_status = reply.status
-            if not self.call.provider_request_id:
-                self.call.provider_request_id = request_id(reply.headers)
+            self.call.answered(attempt, reply.status, request_id(reply.headers))
             if not 200 <= reply.status < 300:
                 raise self.provider.dialect_for(self.target.model).classify(reply.status, reply.headers, reply.body)
-            return self.dialect.decode_embeddings(reply.body)
-        except LLMError as error:
-            attempt.reason = error.reason
-            error.provider, error.model = self.provider.name, self.target.model
-            if error.http_status is None:
-                error.http_status = attempt.http_status
-            raise
+            answer = self.dialect.decode_embeddings(reply.body)
+            # Counted here: one too many and one too few in the next would give each input its neighbour's vector.
+            if len(answer.vectors) != self.size:
+                raise LLMInvalidResponseError(
+                    f"the provider sent {len(answer.vectors)} vectors for {self.size} inputs", body=reply.body
+                )
+            if any(abs(number) > FLOAT_MAX for vector in answer.vectors for number in vector):
+                raise LLMInvalidResponseError("the provider sent a number that is no float32", body=reply.body)
+            return answer
 
 
 async def _all(batches: Sequence[_Batch], side_by_side: int) -> list[Vectors]:

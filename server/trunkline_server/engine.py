@@ -13,8 +13,8 @@ from google.protobuf.duration_pb2 import Duration
 from trunkline.v1 import completion_pb2, completion_service_pb2, generation_pb2
 from trunkline_server.call import Attempt, Call
 from trunkline_server.errors import (
-    GatewayError,
     InvalidRequest,
+    LLMConnectionError,
     LLMError,
     LLMTimeoutError,
     ModelNotFound,
@@ -29,6 +29,8 @@ from trunkline_server.providers.prepare import prepared
 from trunkline_server.providers.provider import Provider, Upstream
 
 MAX_RAW_BYTES = 1024 * 1024
+#: Seconds that a provider has to end a stream in which it has said all.
+LINGER = 1.0
 
 CompletionSpec = completion_pb2.CompletionSpec
 CallOptions = completion_pb2.CallOptions
@@ -82,7 +84,12 @@ class Engine:
                 route = Route(prefix, model)
             else:
                 raise ModelNotFound(self._unknown(name), resource=("model", name))
-        return self.providers[route.provider], route
+        provider = self.providers.get(route.provider)
+        if provider is None:
+            # Only the embedded model may be named and not be there.
+            text = f"{name!r} leads to {route.provider!r}, which this server does not run"
+            raise ModelNotFound(text, resource=("model", name))
+        return provider, route
 
     async def complete(self, call: Call, spec: CompletionSpec, options: CallOptions) -> completion_pb2.Completion:
         """The whole answer. Raises GatewayError."""
@@ -91,7 +98,7 @@ class Engine:
         assembly = Assembly(ready.target.origin, ready.target.model, reasoning_argument=ready.reasoning_argument)
         async with self._attempt(call, ready, assembly) as attempt:
             reply = await ready.upstream.send(ready.request, call.forward)
-            self._answered(call, attempt, reply.status, reply.headers)
+            call.answered(attempt, reply.status, request_id(reply.headers))
             if not 200 <= reply.status < 300:
                 raise ready.dialect.classify(reply.status, reply.headers, reply.body)
             ready.dialect.decode(reply.body, assembly)
@@ -137,7 +144,7 @@ class Engine:
             ready.upstream.stream(ready.request, call.forward) as reply,
         ):
             ready.sent()
-            self._answered(call, attempt, reply.status, reply.headers)
+            call.answered(attempt, reply.status, request_id(reply.headers))
             if not 200 <= reply.status < 300:
                 raise dialect.classify(reply.status, reply.headers, await reply.read())
             chunks = reply.chunks()
@@ -147,7 +154,7 @@ class Engine:
             introduced = begun = ended = False
             async with aclosing(chunks):
                 while not ended:
-                    chunk = await anext(chunks, None)
+                    chunk = await (_lingering(chunks) if assembly.ended else anext(chunks, None))
                     ended = chunk is None
                     if not begun:
                         begun = True
@@ -199,30 +206,13 @@ class Engine:
 
     @asynccontextmanager
     async def _attempt(self, call: Call, ready: Prepared, assembly: Assembly) -> AsyncIterator[Attempt]:
-        """One attempt: an error of the provider's leaves with its name, and the call knows what was spent."""
-        attempt = call.begin_attempt(ready.provider.name, ready.target.model)
+        """One attempt, after which the call knows what was spent."""
         try:
-            yield attempt
-        except LLMError as error:
-            attempt.reason = error.reason
-            error.provider, error.model = ready.provider.name, ready.target.model
-            if error.http_status is None:
-                error.http_status = attempt.http_status
-            if not error.request_id:
-                error.request_id = call.provider_request_id
-            raise
-        except GatewayError as error:
-            attempt.reason = error.reason
-            raise
+            with call.attempt(ready.provider.name, ready.target.model) as attempt:
+                yield attempt
         finally:
-            attempt.ended = time.monotonic()
             call.usage = assembly.usage
             call.first_token_at = assembly.first_token_at
-
-    def _answered(self, call: Call, attempt: Attempt, status: int, headers: Mapping[str, str]) -> None:
-        call.first_event_at = time.monotonic()
-        attempt.http_status = status
-        call.provider_request_id = request_id(headers)
 
     def _attempt_started(self, ready: Prepared, attempt: Attempt, assembly: Assembly) -> StreamEvent:
         event = StreamEvent()
@@ -330,6 +320,15 @@ async def _first_bytes_within(limit: float | None) -> AsyncIterator[asyncio.Time
         if not timer.expired():
             raise
         raise LLMTimeoutError(f"the provider sent nothing for {limit:g} s") from None
+
+
+async def _lingering(chunks: AsyncGenerator[bytes]) -> bytes | None:
+    """What follows the provider's last word. All was said: a connection that stays open or breaks spoils it no more."""
+    try:
+        async with asyncio.timeout(LINGER):
+            return await anext(chunks, None)
+    except (TimeoutError, LLMConnectionError):
+        return None
 
 
 async def _windowed(chunks: AsyncGenerator[bytes], window: float) -> AsyncGenerator[bytes]:

@@ -244,6 +244,8 @@ class Assembly:
         self.first_token_at: float | None = None
         #: Has any content come?
         self.spoke = False
+        #: Did the provider say that nothing follows? The end of its stream need not be waited for.
+        self.ended = False
         self._clock = clock
         self._choices: dict[int, _Choice] = {}
         self._pending: list[list[object]] = []

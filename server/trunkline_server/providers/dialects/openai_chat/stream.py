@@ -23,7 +23,7 @@ class ChunkDecoder:
     def event(self, event: Event) -> None:
         data = event.data
         if data == _DONE:
-            self._done = True
+            self._done = self._assembly.ended = True
             return
         answer = wire.ANSWER.read(data)
         if event.name == b"error" or ((answer.choices is None or len(answer.error)) and is_error(answer)):
