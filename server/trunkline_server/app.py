@@ -20,6 +20,7 @@ from trunkline_server.engine import Engine, Route
 from trunkline_server.providers import ProviderOptions
 from trunkline_server.providers.provider import Provider
 from trunkline_server.redact import Redactor
+from trunkline_server.rpc import validation
 from trunkline_server.rpc.access import Callers
 from trunkline_server.rpc.boundary import Boundary, Limits, Running
 from trunkline_server.rpc.completions import CompletionMethods
@@ -82,8 +83,7 @@ def build(
     known = _providers(settings, environ, local)
     credentials = {name: credential.provider for name, credential in settings.credentials.items()}
     _check_references(settings, known)
-    secrets = [caller.api_key.get_secret_value() for caller in settings.callers if caller.api_key]
-    redactor = Redactor([*secrets, *providers.secrets_of(settings_keys(settings, environ))])
+    redactor = Redactor(secrets_of(settings, environ, local))
     log = make_log(form=settings.log.format, level=settings.log.level)
     telemetry = Telemetry(metrics or Metrics(), log, redactor)
     engine = Engine(known, _aliases(settings), credentials)
@@ -91,12 +91,11 @@ def build(
     callers = Callers({c.name: c.api_key.get_secret_value() for c in settings.callers if c.api_key})
     limits = Limits(max_calls=settings.limits.max_calls, forward_metadata=frozenset(settings.forward_metadata))
     boundary = Boundary(callers, limits, telemetry, running, redactor)
+    catalog = Catalog(engine)
     services = (
-        CompletionMethods(
-            engine, Catalog(engine), running, heartbeat=settings.stream.heartbeat, allow_raw=settings.allow_raw
-        ),
+        CompletionMethods(engine, catalog, running, heartbeat=settings.stream.heartbeat, allow_raw=settings.allow_raw),
         EmbeddingMethods(Embedder(engine)),
-        ModelMethods(Catalog(engine)),
+        ModelMethods(catalog),
     )
     server = Server(services, boundary, max_receive_bytes=settings.limits.max_request_bytes, share_port=share_port)
     return App(server, engine, telemetry, settings)
@@ -113,15 +112,14 @@ def provider_settings(settings: Settings, environ: Mapping[str, str]) -> dict[st
     }
 
 
-def settings_keys(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
-    """Every provider key by provider or credential name."""
-    keys: dict[str, str] = {}
-    for name, provider in provider_settings(settings, environ).items():
-        key = _key_of(name, provider, environ)
-        if key:
-            keys[name] = key
-    keys.update({n: c.api_key.get_secret_value() for n, c in settings.credentials.items() if c.api_key})
-    return keys
+def secrets_of(settings: Settings, environ: Mapping[str, str], local: Endpoint | None = None) -> list[str]:
+    """What must never be shown: keys of callers, providers, credentials and the embedded model."""
+    references = (*settings.callers, *settings.credentials.values())
+    keys = [reference.api_key.get_secret_value() for reference in references if reference.api_key]
+    keys += [_key_of(name, provider, environ) for name, provider in provider_settings(settings, environ).items()]
+    if local is not None:
+        keys.append(local.api_key)
+    return providers.secrets_of(keys)
 
 
 def _key_of(name: str, provider: ProviderSettings, environ: Mapping[str, str]) -> str:
@@ -174,8 +172,25 @@ def _check_references(settings: Settings, known: Mapping[str, Provider]) -> None
         for alias, target in settings.models.items()
         if target.provider not in known and target.provider != LOCAL
     ]
+    for name, credential in settings.credentials.items():
+        provider = known.get(credential.provider)
+        if provider is None:
+            mistakes.append(f"  credentials.{name}: no provider {credential.provider!r} is configured")
+        elif name not in provider.upstreams:
+            mistakes.append(f"  credentials.{name}: the provider {credential.provider!r} takes no credentials")
+    for alias, target in settings.models.items():
+        mistakes += [f"  models.{alias}.{mistake}" for mistake in default_mistakes(target.defaults)]
     if mistakes:
         raise ConfigError("the configuration cannot be used:\n" + "\n".join(mistakes))
+
+
+def default_mistakes(defaults: Mapping[str, object]) -> list[str]:
+    """What is wrong with the defaults of an alias, as a request with them would be told."""
+    try:
+        params = json_format.ParseDict(dict(defaults), generation_pb2.GenerationParams())
+    except json_format.ParseError as error:
+        return [f"defaults: {error}"]
+    return [f"{violation.field}: {violation.description}" for violation in validation.of_params(params, "defaults")]
 
 
 def _aliases(settings: Settings) -> dict[str, Route]:
@@ -183,10 +198,7 @@ def _aliases(settings: Settings) -> dict[str, Route]:
     for alias, target in settings.models.items():
         defaults = None
         if target.defaults:
-            try:
-                defaults = json_format.ParseDict(target.defaults, generation_pb2.GenerationParams())
-            except json_format.ParseError as error:
-                raise ConfigError(f"models.{alias}.defaults: {error}") from None
+            defaults = json_format.ParseDict(target.defaults, generation_pb2.GenerationParams())
         routes[alias] = Route(target.provider, target.model, defaults)
     return routes
 

@@ -7,7 +7,7 @@ dialect of their own. A row is looked up once, when the configuration is read.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from trunkline_server.embedded import Endpoint
@@ -121,9 +121,9 @@ def settings_from(kind: str, environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def secrets_of(keys: Mapping[str, str]) -> list[str]:
+def secrets_of(keys: Iterable[str]) -> list[str]:
     """What must never be shown."""
-    return [secret for key in keys.values() for secret in aws.secrets_in(key)]
+    return [secret for key in keys for secret in aws.secrets_in(key)]
 
 
 def build(options: ProviderOptions) -> Provider:

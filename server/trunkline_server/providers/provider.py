@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from trunkline_server.providers.base import Capabilities, Dialect, Target, UpstreamRequest
@@ -68,8 +68,6 @@ class Provider:
     models: tuple[str, ...] = ()
     #: Most inputs of one embedding request.
     embedding_batch: int = 2048
-    #: Headers sent with every request, beside authentication: read by logs and tests only.
-    labels: Mapping[str, str] = field(default_factory=dict)
 
     def dialect_for(self, model: str) -> Dialect:
         """The wire format that a model is spoken to in. `dialect` lists the models."""

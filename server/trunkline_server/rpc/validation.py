@@ -18,6 +18,7 @@ from trunkline.v1 import (
     message_pb2,
     model_service_pb2,
 )
+from trunkline_server.errors import Violation
 from trunkline_server.rpc.checks import (
     INT32_MAX,
     SECOND,
@@ -228,8 +229,19 @@ _schema_name = matching(r"[A-Za-z0-9_-]{1,64}", 'use 1 to 64 characters of A-Z, 
 
 # -- specs ------------------------------------------------------------------------------------------------------------
 
+MAX_MODEL = 1024
+
+
+def _model(value: str, path: str, findings: Findings) -> None:
+    _model_filled(value, path, findings)
+    if len(value) > MAX_MODEL:
+        findings.add(path, f"{len(value):,} characters are too many for the name of a model: use at most {MAX_MODEL:,}")
+
+
+_model_filled = filled('name the model, e.g. "openai/gpt-5.2", or an alias of the server\'s configuration')
+
 _TARGET: Table = {
-    "model": filled('name the model, e.g. "openai/gpt-5.2", or an alias of the server\'s configuration'),
+    "model": _model,
     "config": unserved("this server keeps no stored configs yet: set spec.model"),
     "inline_config": unserved("this server takes no configs in requests yet: set spec.model"),
 }
@@ -390,6 +402,13 @@ def of_embeddings(request: embedding_service_pb2.CreateEmbeddingsRequest) -> Fin
     return _with_spec(request, _EMBEDDINGS(request))
 
 
+def of_params(params: generation_pb2.GenerationParams, path: str) -> Sequence[Violation]:
+    """What is wrong with parameters that stand by themselves."""
+    findings = Findings()
+    check_fields(params, _PARAMS, f"{path}.", findings)
+    return findings.closed().invalid
+
+
 def of_list_models(request: model_service_pb2.ListModelsRequest) -> Findings:
     return _LIST_MODELS(request).closed()
 
@@ -419,5 +438,6 @@ __all__ = [
     "of_embeddings",
     "of_get_model",
     "of_list_models",
+    "of_params",
     "of_stream",
 ]
