@@ -6,6 +6,9 @@ from trunkline.v1 import completion_pb2, generation_pb2, message_pb2
 
 CompletionSpec = completion_pb2.CompletionSpec
 
+#: Two ways to say how much to think.
+_HOW_MUCH = frozenset({"effort", "budget_tokens"})
+
 
 def prepared(spec: CompletionSpec, defaults: generation_pb2.GenerationParams | None) -> CompletionSpec:
     """The spec with the target's defaults, the request's extra system text, and tool results cut to length."""
@@ -34,7 +37,7 @@ def _merge_defaults(params: generation_pb2.GenerationParams, defaults: generatio
         if field.name in asked and field.name != "reasoning":
             continue
         if field.name == "reasoning":
-            _merge_message(params.reasoning, defaults.reasoning)
+            _merge_reasoning(params.reasoning, defaults.reasoning)
         elif field.name == "logit_bias":
             params.logit_bias.update(value)
         elif field.name == "stop_sequences":
@@ -43,8 +46,11 @@ def _merge_defaults(params: generation_pb2.GenerationParams, defaults: generatio
             setattr(params, field.name, value)
 
 
-def _merge_message(into: generation_pb2.ReasoningConfig, defaults: generation_pb2.ReasoningConfig) -> None:
+def _merge_reasoning(into: generation_pb2.ReasoningConfig, defaults: generation_pb2.ReasoningConfig) -> None:
     asked = {field.name for field, _ in into.ListFields()}
+    if asked & _HOW_MUCH:
+        # A word and a number say the same twice: the request's own is meant.
+        asked |= _HOW_MUCH
     for field, value in defaults.ListFields():
         if field.name not in asked:
             setattr(into, field.name, value)
