@@ -19,7 +19,9 @@ import collections
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from trunkline_server.errors import LLMConnectionError
 from trunkline_server.providers import jsontext
@@ -61,7 +63,7 @@ class _Script:
     tool_calls: Sequence[Mapping[str, str]] = ()
     finish: str = ""
     usage: Mapping[str, Any] | None = None
-    status: int = 200
+    status: Annotated[int, msgspec.Meta(ge=200, le=599)] = 200
     error: Mapping[str, Any] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     delay: float = 0.0
@@ -147,7 +149,10 @@ class FakeUpstream:
                 return _invalid(
                     f'provider_options_json["fake"] must be {{"script": {{…}}}} with members among {allowed}'
                 )
-            return _Script(**asked)
+            try:
+                return msgspec.convert(asked, _Script)
+            except msgspec.ValidationError as error:
+                return _invalid(f'provider_options_json["fake"].script: {error}')
         return _Script(
             status=404,
             error={
@@ -176,9 +181,9 @@ class FakeUpstream:
         """Eight numbers a text, from its characters: equal texts have equal vectors."""
         asked = body.get("input")
         inputs = asked if isinstance(asked, list) and not all(isinstance(i, int) for i in asked) else [asked]
-        size = int(body.get("dimensions") or 8)
-        if size > _MOST_DIMENSIONS:
-            message = f"dimensions is {size}: the most is {_MOST_DIMENSIONS}"
+        size = body.get("dimensions") or 8
+        if not isinstance(size, int) or not 0 < size <= _MOST_DIMENSIONS:
+            message = f"dimensions is {size!r}: give from 1 to {_MOST_DIMENSIONS}"
             return self._failure(_invalid(message, "dimensions"))
         data = []
         for index, text in enumerate(inputs):
