@@ -80,7 +80,8 @@ class Supervisor:
         self._local = local
         self._context = multiprocessing.get_context("spawn")
         self._log = make_log(form=settings.log.format, level=settings.log.level)
-        self._stopping = threading.Event()
+        # A plain flag: setting an Event in a signal handler can wait for ever for the lock that its own thread holds.
+        self._stopping = False
         self._workers: dict[int, tuple[BaseProcess, float]] = {}
         self._failures = 0
 
@@ -109,10 +110,10 @@ class Supervisor:
                     exposition[0].shutdown()
 
     def _watch(self, metrics_dir: str) -> int:
-        while not self._stopping.is_set():
+        while not self._stopping:
             multiprocessing.connection.wait([w.sentinel for w, _ in self._workers.values()], timeout=0.5)
             for index, (worker, began) in list(self._workers.items()):
-                if worker.is_alive() or self._stopping.is_set():
+                if worker.is_alive() or self._stopping:
                     continue
                 worker.join()
                 if worker.pid is not None:
@@ -124,8 +125,8 @@ class Supervisor:
                 self._log.error("worker ended", worker=index, pid=worker.pid, exitcode=worker.exitcode)
                 self._failures = 0 if time.monotonic() - began > HEALTHY_AFTER else self._failures + 1
                 if self._failures:
-                    self._stopping.wait(min(_LONGEST_DELAY, 0.1 * 2**self._failures))
-                if not self._stopping.is_set():
+                    self._pause(min(_LONGEST_DELAY, 0.1 * 2**self._failures))
+                if not self._stopping:
                     self._start(index)
         self._stop_all()
         return 0
@@ -153,7 +154,13 @@ class Supervisor:
                 worker.join()
 
     def _asked(self, number: int, frame: FrameType | None) -> None:
-        self._stopping.set()
+        self._stopping = True
+
+    def _pause(self, seconds: float) -> None:
+        """Waits, but not longer than until the server is asked to stop."""
+        until = time.monotonic() + seconds
+        while not self._stopping and (left := until - time.monotonic()) > 0:
+            time.sleep(min(0.1, left))
 
 
 def _expose(settings: Settings, registry: prometheus_client.CollectorRegistry) -> Any:
