@@ -61,7 +61,7 @@ class Http:
         return (await self._post(at, job)).count(b"data: {")
 
     async def _post(self, at: int, job: Job) -> bytes:
-        if at not in self._open:
+        if at not in self._open or self._open[at][0].at_eof():  # closed meanwhile: it was idle for long
             self._open[at] = await asyncio.open_connection(self._host, int(self._port), limit=2**24)
         reader, writer = self._open[at]
         lines = [f"POST {job['method']} HTTP/1.1", f"host: {self._host}:{self._port}", *map(": ".join, job["metadata"])]

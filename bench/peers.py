@@ -1,7 +1,8 @@
 """`make bench-peers`: trunkline beside LiteLLM and Portkey, behind the same upstream in the same run.
 
 They are installed apart from the project, below .build/, and run as lean as they can be: one process, no database, no
-logs, no authentication, the console off. What is measured is CPU of their processes, as in `bench.run`.
+logs, the console off. LiteLLM does not start without a key of its own, and trunkline checks one, too; Portkey checks
+none. What is measured is CPU of their processes, as in `bench.run`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from bench.workload import BURSTY, CALLS, PACED, PACED_STREAMS, UNARY, Call, htt
 
 LITELLM, PORTKEY = "1.106.2", "1.15.2"
 FOLDER = ROOT / ".build" / "peers"
+_KEY = "sk-a-key-for-the-benchmark-only"
 
 #: How many times less CPU trunkline is held to take.
 LEAST: Mapping[tuple[str, str], float] = {
@@ -57,10 +59,18 @@ class Gateway(Protocol):
 class Peer(Process):
     """A gateway that speaks OpenAI's Chat Completions."""
 
-    headers: tuple[tuple[str, str], ...] = ()
-
-    def __init__(self, name: str, command: list[str], port: int, folder: Path, env: Mapping[str, str | None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: list[str],
+        port: int,
+        folder: Path,
+        *,
+        env: Mapping[str, str | None],
+        headers: tuple[tuple[str, str], ...],
+    ) -> None:
         super().__init__(name, command, env=env, log=folder / f"{name}.log", cwd=folder)
+        self.headers = headers
         self.address = f"127.0.0.1:{port}"
         try:
             wait_for_port(self, port, 120)
@@ -127,6 +137,7 @@ def litellm(upstream: str, folder: Path) -> Peer:
     command = [str(venv / "bin" / "litellm"), "--config", "litellm.yaml", "--log_config", "quiet.json"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
     env: dict[str, str | None] = {
+        "LITELLM_MASTER_KEY": _KEY,
         "LITELLM_LOG": "ERROR",
         "LITELLM_MODE": "PRODUCTION",
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
@@ -134,7 +145,7 @@ def litellm(upstream: str, folder: Path) -> Peer:
         "DATABASE_URL": None,
         "NO_PROXY": "127.0.0.1",
     }
-    return Peer("LiteLLM", command, port, folder, env)
+    return Peer("LiteLLM", command, port, folder, env=env, headers=(("authorization", f"Bearer {_KEY}"),))
 
 
 def portkey(upstream: str, folder: Path) -> Peer:
@@ -151,16 +162,13 @@ def portkey(upstream: str, folder: Path) -> Peer:
         _run([*install, f"@portkey-ai/gateway@{PORTKEY}"], or_remove=place)
     port = free_port()
 
-    class Portkey(Peer):
-        headers = (
-            ("x-portkey-provider", "openai"),
-            ("x-portkey-custom-host", f"http://{upstream}/v1"),
-            ("authorization", "Bearer sk-none"),
-        )
-
-    return Portkey(
-        "Portkey", [node, str(program), f"--port={port}", "--headless"], port, folder, {"NODE_ENV": "production"}
+    headers = (
+        ("x-portkey-provider", "openai"),
+        ("x-portkey-custom-host", f"http://{upstream}/v1"),
+        ("authorization", "Bearer sk-none"),
     )
+    command = [node, str(program), f"--port={port}", "--headless"]
+    return Peer("Portkey", command, port, folder, env={"NODE_ENV": "production"}, headers=headers)
 
 
 PEERS: Mapping[str, Callable[[str, Path], Peer]] = {"LiteLLM": litellm, "Portkey": portkey}
@@ -249,7 +257,8 @@ def _able(scenario: Scenario, gateways: Mapping[str, Gateway], skipped: dict[str
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    text = " ".join(str(error).split())
+    return text if len(text) < 300 else f"{text[:80]} ... {text[-200:]}"
 
 
 def _run(command: list[str], or_remove: Path | None = None) -> None:

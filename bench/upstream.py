@@ -12,7 +12,7 @@ from typing import Any
 
 import uvloop
 
-from bench.workload import CALLS, Call
+from bench.workload import CALLS, Call, word
 
 _FACTS = {
     "id": "chatcmpl-CxUmq3Zt7yR2vQe1NhPbK8sWdLfA4",
@@ -63,9 +63,8 @@ def _writes(call: Call) -> Iterator[bytes]:
     """What is written to a stream, in order; a pause lies before each."""
     begin = _HEADERS + b"content-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
     yield begin + _chunk(_delta({"role": "assistant", "content": "", "refusal": None}))
-    word = call.text[: len(call.text) // call.events]
-    for _ in range(call.events // call.together):
-        yield _chunk(_delta({"content": word}) * call.together)
+    for first in range(0, call.events, call.together):
+        yield _chunk(b"".join(_delta({"content": word(at)}) for at in range(first, first + call.together)))
     if not call.held:
         yield _chunk(_delta({}, "stop") + _event([], _USAGE) + b"data: [DONE]\n\n") + b"0\r\n\r\n"
 

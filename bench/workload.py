@@ -54,7 +54,7 @@ class Call:
     @property
     def text(self) -> str:
         """What the caller must get."""
-        return WORD * self.events if self.events else ANSWER
+        return "".join(map(word, range(self.events))) if self.events else ANSWER
 
 
 UNARY = Call("answer", 0)
@@ -63,6 +63,11 @@ BURSTY = Call("burst", BURST_EVENTS, BURST_PAUSE, BURST)
 HELD = Call("held", HELD_EVENTS, PACE, held=True)
 
 CALLS = {call.model: call for call in (UNARY, PACED, BURSTY, HELD)}
+
+
+def word(number: int) -> str:
+    """What an event adds to the answer. Not always the same: LiteLLM ends a stream that repeats itself."""
+    return f"{WORD}{number % 10}"
 
 
 def grpc_request(call: Call, provider: str) -> bytes:
