@@ -461,13 +461,14 @@ type CompletionSpec struct {
 	ResponseFormat *ResponseFormat `protobuf:"bytes,7,opt,name=response_format,json=responseFormat,proto3" json:"response_format,omitempty"`
 	// Overrides the config's defaults field by field.
 	Params *GenerationParams `protobuf:"bytes,8,opt,name=params,proto3" json:"params,omitempty"`
-	// Recorded with the call, never sent upstream. At most 64 keys of 64 characters, values of at most 256.
+	// For the record of the call, never sent upstream. At most 64 keys of 64 characters, values of at most 256. This version
+	// checks them and keeps no record.
 	Labels map[string]string `protobuf:"bytes,9,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Opaque id of the end user, for the provider's abuse reports.
 	EndUserId *string `protobuf:"bytes,10,opt,name=end_user_id,json=endUserId,proto3,oneof" json:"end_user_id,omitempty"`
 	// Provider name to JSON object, merged (RFC 7396) into that provider's request body last. Keyed by provider so that a
-	// fallback never sends one provider's options to another. "model", "messages", "input", "contents" and "stream" are
-	// refused.
+	// fallback never sends one provider's options to another: by what kind it is, then by its name in the configuration. At
+	// most 64. "model", "messages", "input", "contents" and "stream" are refused.
 	ProviderOptionsJson map[string]string `protobuf:"bytes,11,rep,name=provider_options_json,json=providerOptionsJson,proto3" json:"provider_options_json,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Cut text of tool results to this many Unicode code points and say how many were cut. Default: no cut.
 	ToolResultMaxChars *int32 `protobuf:"varint,12,opt,name=tool_result_max_chars,json=toolResultMaxChars,proto3,oneof" json:"tool_result_max_chars,omitempty"`
@@ -672,12 +673,13 @@ type isCompletionSpec_Target interface {
 }
 
 type CompletionSpec_Model struct {
-	// Routed name: "openai/gpt-5.2", "anthropic/claude-opus-4-5", or an alias of the server's configuration.
+	// Routed name: "openai/gpt-5.2", "anthropic/claude-opus-4-5", or an alias of the server's configuration. At most 1,024
+	// characters.
 	Model string `protobuf:"bytes,1,opt,name=model,proto3,oneof"`
 }
 
 type CompletionSpec_Config struct {
-	// Resource name of a stored config: "configs/{config}".
+	// Resource name of a stored config: "configs/{config}". Refused while the server stores none.
 	Config string `protobuf:"bytes,2,opt,name=config,proto3,oneof"`
 }
 
@@ -905,7 +907,8 @@ type FunctionTool struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// What it does, for the model.
 	Description string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
-	// JSON Schema of the arguments, an object, sent byte for byte (key order matters). Empty: no arguments.
+	// JSON Schema of the arguments, an object, sent byte for byte (key order matters), unless strict_tools or
+	// reasoning_argument change it. Empty: no arguments.
 	ParametersJsonSchema string `protobuf:"bytes,3,opt,name=parameters_json_schema,json=parametersJsonSchema,proto3" json:"parameters_json_schema,omitempty"`
 	// Hold the model to the schema exactly. Default: the provider's.
 	Strict        *bool `protobuf:"varint,4,opt,name=strict,proto3,oneof" json:"strict,omitempty"`
@@ -1560,11 +1563,12 @@ func (*GrammarFormat_Ebnf) isGrammarFormat_Grammar() {}
 // What a call asks of the gateway, apart from what defines the completion.
 type CallOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Time for the whole call at the gateway, over all attempts. More than 0. The deadline of the RPC still applies.
+	// Time for the whole call at the gateway, over all attempts. More than 0. The deadline of the RPC and the time limits of
+	// the provider still apply.
 	Timeout *durationpb.Duration `protobuf:"bytes,1,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	// Return the provider's own body (Completion.raw, RawEvent). Refused if the server forbids it.
+	// Return the provider's own body (Completion.raw, RawEvent). Refused if the server forbids it, and for embeddings.
 	IncludeRaw bool `protobuf:"varint,2,opt,name=include_raw,json=includeRaw,proto3" json:"include_raw,omitempty"`
-	// What the record of the call keeps. Default: the server's.
+	// What the record of the call keeps. Default: the server's. This version keeps no record.
 	Capture Capture `protobuf:"varint,3,opt,name=capture,proto3,enum=trunkline.v1.Capture" json:"capture,omitempty"`
 	// What to do with a parameter that the target cannot honour. Default: REFUSE.
 	OnUnsupported OnUnsupported `protobuf:"varint,4,opt,name=on_unsupported,json=onUnsupported,proto3,enum=trunkline.v1.OnUnsupported" json:"on_unsupported,omitempty"`
@@ -1686,7 +1690,7 @@ type Completion struct {
 	SystemFingerprint string `protobuf:"bytes,12,opt,name=system_fingerprint,json=systemFingerprint,proto3" json:"system_fingerprint,omitempty"`
 	// Parameters that were dropped or altered for this provider.
 	Warnings []*Warning `protobuf:"bytes,13,rep,name=warnings,proto3" json:"warnings,omitempty"`
-	// The provider's body. Only if CallOptions.include_raw.
+	// The provider's body, at most 1 MiB of it. Only if CallOptions.include_raw, and only of a unary call.
 	Raw *RawPayload `protobuf:"bytes,14,opt,name=raw,proto3" json:"raw,omitempty"`
 	// The provider's rate limits after this call, where it reports them.
 	RateLimits    []*RateLimit `protobuf:"bytes,15,rep,name=rate_limits,json=rateLimits,proto3" json:"rate_limits,omitempty"`
@@ -1944,7 +1948,7 @@ type Usage struct {
 	InputImageTokens *int32 `protobuf:"varint,9,opt,name=input_image_tokens,json=inputImageTokens,proto3,oneof" json:"input_image_tokens,omitempty"`
 	// Who counted.
 	Source UsageSource `protobuf:"varint,10,opt,name=source,proto3,enum=trunkline.v1.UsageSource" json:"source,omitempty"`
-	// In 1e-9 US dollars. Absent if the price is unknown.
+	// In 1e-9 US dollars. Absent if it is not known; this version does not reckon it.
 	CostNanoUsd *int64 `protobuf:"varint,11,opt,name=cost_nano_usd,json=costNanoUsd,proto3,oneof" json:"cost_nano_usd,omitempty"`
 	// The provider's usage object, verbatim JSON.
 	RawJson       string `protobuf:"bytes,12,opt,name=raw_json,json=rawJson,proto3" json:"raw_json,omitempty"`
@@ -2069,13 +2073,13 @@ func (x *Usage) GetRawJson() string {
 // How long a call took, seen from the gateway.
 type Timing struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Until the provider's first event, or its whole answer.
+	// Until the provider's first event (the head of its answer), or its whole answer in a unary call.
 	TimeToFirstEvent *durationpb.Duration `protobuf:"bytes,1,opt,name=time_to_first_event,json=timeToFirstEvent,proto3" json:"time_to_first_event,omitempty"`
 	// Until the first piece of content. Absent in a unary call.
 	TimeToFirstToken *durationpb.Duration `protobuf:"bytes,2,opt,name=time_to_first_token,json=timeToFirstToken,proto3" json:"time_to_first_token,omitempty"`
 	// From the call's arrival to its end.
 	Total *durationpb.Duration `protobuf:"bytes,3,opt,name=total,proto3" json:"total,omitempty"`
-	// Waited for admission.
+	// Waited for admission. Absent if it did not wait.
 	Queued        *durationpb.Duration `protobuf:"bytes,4,opt,name=queued,proto3" json:"queued,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

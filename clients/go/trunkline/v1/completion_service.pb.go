@@ -308,7 +308,7 @@ func (x *ResumePoint) GetAfterSequenceNumber() uint32 {
 // How to stream.
 type StreamOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A Heartbeat event after this much silence, at least 1 s. Absent: 15 s. Zero: none.
+	// A Heartbeat event after this much silence, at least 1 s. Absent: the server's, 15 s unless configured. Zero: none.
 	HeartbeatInterval *durationpb.Duration `protobuf:"bytes,1,opt,name=heartbeat_interval,json=heartbeatInterval,proto3" json:"heartbeat_interval,omitempty"`
 	// Extra waiting so that more deltas leave together, at most 1 s. Absent: none; what has already arrived together leaves
 	// together anyway.
@@ -381,7 +381,7 @@ func (x *StreamOptions) GetResumable() bool {
 }
 
 // One event. Order: started; attempt_started; then parts, each started before its deltas and finished after them, choices
-// finished after their parts; finished last. Heartbeats and usage anywhere after started.
+// finished after their parts; finished last. Heartbeats anywhere after started, usage and raw events after attempt_started.
 type StreamCompletionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// From 1 without gaps within a completion.

@@ -265,9 +265,9 @@ func (x *RetryPolicy) GetMaxBackoff() *durationpb.Duration {
 // Time limits of one attempt. The caller's deadline stands over all of them.
 type Timeouts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Until the connection stands, TLS included. Default 10 s.
+	// Until the connection stands: a free place in the pool, DNS, TCP and TLS. Default 10 s.
 	Connect *durationpb.Duration `protobuf:"bytes,1,opt,name=connect,proto3" json:"connect,omitempty"`
-	// Until the first token. Default: total.
+	// Until the first bytes of a stream. Default: idle.
 	FirstToken *durationpb.Duration `protobuf:"bytes,2,opt,name=first_token,json=firstToken,proto3" json:"first_token,omitempty"`
 	// Longest silence between two upstream reads. Default 5 min.
 	Idle *durationpb.Duration `protobuf:"bytes,3,opt,name=idle,proto3" json:"idle,omitempty"`

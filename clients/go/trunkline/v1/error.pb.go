@@ -47,7 +47,8 @@ const (
 	ErrorReason_ERROR_REASON_GATEWAY_OVERLOADED ErrorReason = 7
 	// The caller is over its budget. RESOURCE_EXHAUSTED.
 	ErrorReason_ERROR_REASON_BUDGET_EXHAUSTED ErrorReason = 8
-	// The request is larger than the server accepts. INVALID_ARGUMENT.
+	// The request is larger than the server accepts. INVALID_ARGUMENT. Not sent by this version: gRPC itself refuses such a
+	// message with RESOURCE_EXHAUSTED, without ErrorInfo.
 	ErrorReason_ERROR_REASON_REQUEST_TOO_LARGE ErrorReason = 9
 	// The request id was used with another body. ALREADY_EXISTS.
 	ErrorReason_ERROR_REASON_REQUEST_ID_REUSED ErrorReason = 10
@@ -215,9 +216,9 @@ type LlmErrorDetail struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The gateway's id of the call, as Completion.id.
 	CompletionId string `protobuf:"bytes,1,opt,name=completion_id,json=completionId,proto3" json:"completion_id,omitempty"`
-	// Provider of the last attempt. Empty if there was none.
+	// Provider that the call went to, or was about to. Empty if that was not known yet.
 	Provider string `protobuf:"bytes,2,opt,name=provider,proto3" json:"provider,omitempty"`
-	// Model of the last attempt, as it was asked for.
+	// Its model, as it was asked for.
 	Model string `protobuf:"bytes,3,opt,name=model,proto3" json:"model,omitempty"`
 	// HTTP status from the provider, absent if none came.
 	UpstreamStatus *int32 `protobuf:"varint,4,opt,name=upstream_status,json=upstreamStatus,proto3,oneof" json:"upstream_status,omitempty"`
@@ -225,7 +226,7 @@ type LlmErrorDetail struct {
 	ProviderRequestId string `protobuf:"bytes,5,opt,name=provider_request_id,json=providerRequestId,proto3" json:"provider_request_id,omitempty"`
 	// The provider's own code or type, e.g. "context_length_exceeded".
 	ProviderCode string `protobuf:"bytes,6,opt,name=provider_code,json=providerCode,proto3" json:"provider_code,omitempty"`
-	// Every attempt, in order; at most the last 8.
+	// Every attempt, in order; at most the last 8, or only the last where all details would be too large.
 	Attempts []*AttemptSummary `protobuf:"bytes,7,rep,name=attempts,proto3" json:"attempts,omitempty"`
 	// Is the same call worth another try, now or after RetryInfo?
 	Retryable bool `protobuf:"varint,8,opt,name=retryable,proto3" json:"retryable,omitempty"`
@@ -233,7 +234,7 @@ type LlmErrorDetail struct {
 	Usage *Usage `protobuf:"bytes,9,opt,name=usage,proto3" json:"usage,omitempty"`
 	// Sequence number of the last event sent. 0: none was.
 	LastSequenceNumber uint32 `protobuf:"varint,10,opt,name=last_sequence_number,json=lastSequenceNumber,proto3" json:"last_sequence_number,omitempty"`
-	// The provider's error body, redacted and cut to 1 KiB.
+	// The provider's error body, redacted and cut to 1 KiB, or to less where all details would be too large.
 	RawErrorJson  string `protobuf:"bytes,11,opt,name=raw_error_json,json=rawErrorJson,proto3" json:"raw_error_json,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -969,7 +969,7 @@ type ToolResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The id of the ToolCall. Required.
 	ToolCallId string `protobuf:"bytes,1,opt,name=tool_call_id,json=toolCallId,proto3" json:"tool_call_id,omitempty"`
-	// Name of the tool. Filled from the ToolCall in the same request if absent.
+	// Name of the tool, for providers that take one. If absent: that of the ToolCall in the same request.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// What the tool answered: text, image and document parts. Empty means: no output.
 	Parts []*ContentPart `protobuf:"bytes,3,rep,name=parts,proto3" json:"parts,omitempty"`

@@ -201,7 +201,7 @@ type Model struct {
 	MaxOutputTokens *int32 `protobuf:"varint,7,opt,name=max_output_tokens,json=maxOutputTokens,proto3,oneof" json:"max_output_tokens,omitempty"`
 	// What it reads. Empty if unknown.
 	InputModalities []Modality `protobuf:"varint,8,rep,packed,name=input_modalities,json=inputModalities,proto3,enum=trunkline.v1.Modality" json:"input_modalities,omitempty"`
-	// What it makes. Empty if unknown.
+	// What it makes. Empty if unknown. This version says TEXT of every model.
 	OutputModalities []Modality `protobuf:"varint,9,rep,packed,name=output_modalities,json=outputModalities,proto3,enum=trunkline.v1.Modality" json:"output_modalities,omitempty"`
 	// What can be asked of it through this gateway.
 	Capabilities []Capability `protobuf:"varint,10,rep,packed,name=capabilities,proto3,enum=trunkline.v1.Capability" json:"capabilities,omitempty"`
@@ -416,7 +416,7 @@ type ListModelsRequest struct {
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the answer before, with the same provider.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Only models of this provider. Empty: all.
+	// Only models of this provider, which must be one of the server's. Empty: all.
 	Provider      string `protobuf:"bytes,3,opt,name=provider,proto3" json:"provider,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -35,7 +35,7 @@ type ModelServiceClient interface {
 	// and then in the provider's order. A provider that cannot be reached is named in the answer and hides no other; if it is
 	// the only one asked for, its error ends the call.
 	ListModels(ctx context.Context, in *ListModelsRequest, opts ...grpc.CallOption) (*ListModelsResponse, error)
-	// Returns one model.
+	// Returns one model of those that ListModels lists. NOT_FOUND for any other, even if it can be called.
 	GetModel(ctx context.Context, in *GetModelRequest, opts ...grpc.CallOption) (*GetModelResponse, error)
 }
 
@@ -77,7 +77,7 @@ type ModelServiceServer interface {
 	// and then in the provider's order. A provider that cannot be reached is named in the answer and hides no other; if it is
 	// the only one asked for, its error ends the call.
 	ListModels(context.Context, *ListModelsRequest) (*ListModelsResponse, error)
-	// Returns one model.
+	// Returns one model of those that ListModels lists. NOT_FOUND for any other, even if it can be called.
 	GetModel(context.Context, *GetModelRequest) (*GetModelResponse, error)
 	mustEmbedUnimplementedModelServiceServer()
 }

@@ -302,9 +302,11 @@ class CompletionSpec(_message.Message):
     STORE_FIELD_NUMBER: _builtins.int
     AUDIO_OUTPUT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Routed name: "openai/gpt-5.2", "anthropic/claude-opus-4-5", or an alias of the server's configuration."""
+    """Routed name: "openai/gpt-5.2", "anthropic/claude-opus-4-5", or an alias of the server's configuration. At most 1,024
+    characters.
+    """
     config: _builtins.str
-    """Resource name of a stored config: "configs/{config}"."""
+    """Resource name of a stored config: "configs/{config}". Refused while the server stores none."""
     end_user_id: _builtins.str
     """Opaque id of the end user, for the provider's abuse reports."""
     tool_result_max_chars: _builtins.int
@@ -347,13 +349,15 @@ class CompletionSpec(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Recorded with the call, never sent upstream. At most 64 keys of 64 characters, values of at most 256."""
+        """For the record of the call, never sent upstream. At most 64 keys of 64 characters, values of at most 256. This version
+        checks them and keeps no record.
+        """
 
     @_builtins.property
     def provider_options_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Provider name to JSON object, merged (RFC 7396) into that provider's request body last. Keyed by provider so that a
-        fallback never sends one provider's options to another. "model", "messages", "input", "contents" and "stream" are
-        refused.
+        fallback never sends one provider's options to another: by what kind it is, then by its name in the configuration. At
+        most 64. "model", "messages", "input", "contents" and "stream" are refused.
         """
 
     @_builtins.property
@@ -546,7 +550,9 @@ class FunctionTool(_message.Message):
     description: _builtins.str
     """What it does, for the model."""
     parameters_json_schema: _builtins.str
-    """JSON Schema of the arguments, an object, sent byte for byte (key order matters). Empty: no arguments."""
+    """JSON Schema of the arguments, an object, sent byte for byte (key order matters), unless strict_tools or
+    reasoning_argument change it. Empty: no arguments.
+    """
     strict: _builtins.bool
     """Hold the model to the schema exactly. Default: the provider's."""
     def __init__(
@@ -815,9 +821,9 @@ class CallOptions(_message.Message):
     HEDGE_FIELD_NUMBER: _builtins.int
     CREDENTIAL_FIELD_NUMBER: _builtins.int
     include_raw: _builtins.bool
-    """Return the provider's own body (Completion.raw, RawEvent). Refused if the server forbids it."""
+    """Return the provider's own body (Completion.raw, RawEvent). Refused if the server forbids it, and for embeddings."""
     capture: Global___Capture.ValueType
-    """What the record of the call keeps. Default: the server's."""
+    """What the record of the call keeps. Default: the server's. This version keeps no record."""
     on_unsupported: Global___OnUnsupported.ValueType
     """What to do with a parameter that the target cannot honour. Default: REFUSE."""
     after_first_token: Global___AfterFirstToken.ValueType
@@ -828,7 +834,9 @@ class CallOptions(_message.Message):
     """Name of a credential known to the server to use instead of the target's own."""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """Time for the whole call at the gateway, over all attempts. More than 0. The deadline of the RPC still applies."""
+        """Time for the whole call at the gateway, over all attempts. More than 0. The deadline of the RPC and the time limits of
+        the provider still apply.
+        """
 
     def __init__(
         self,
@@ -908,7 +916,7 @@ class Completion(_message.Message):
 
     @_builtins.property
     def raw(self) -> Global___RawPayload:
-        """The provider's body. Only if CallOptions.include_raw."""
+        """The provider's body, at most 1 MiB of it. Only if CallOptions.include_raw, and only of a unary call."""
 
     @_builtins.property
     def rate_limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___RateLimit]:
@@ -1030,7 +1038,7 @@ class Usage(_message.Message):
     source: Global___UsageSource.ValueType
     """Who counted."""
     cost_nano_usd: _builtins.int
-    """In 1e-9 US dollars. Absent if the price is unknown."""
+    """In 1e-9 US dollars. Absent if it is not known; this version does not reckon it."""
     raw_json: _builtins.str
     """The provider's usage object, verbatim JSON."""
     def __init__(
@@ -1108,7 +1116,7 @@ class Timing(_message.Message):
     QUEUED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def time_to_first_event(self) -> _duration_pb2.Duration:
-        """Until the provider's first event, or its whole answer."""
+        """Until the provider's first event (the head of its answer), or its whole answer in a unary call."""
 
     @_builtins.property
     def time_to_first_token(self) -> _duration_pb2.Duration:
@@ -1120,7 +1128,7 @@ class Timing(_message.Message):
 
     @_builtins.property
     def queued(self) -> _duration_pb2.Duration:
-        """Waited for admission."""
+        """Waited for admission. Absent if it did not wait."""
 
     def __init__(
         self,

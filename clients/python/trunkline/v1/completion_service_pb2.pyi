@@ -174,7 +174,7 @@ class StreamOptions(_message.Message):
     """
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration:
-        """A Heartbeat event after this much silence, at least 1 s. Absent: 15 s. Zero: none."""
+        """A Heartbeat event after this much silence, at least 1 s. Absent: the server's, 15 s unless configured. Zero: none."""
 
     @_builtins.property
     def coalesce_window(self) -> _duration_pb2.Duration:
@@ -201,7 +201,7 @@ Global___StreamOptions: _TypeAlias = StreamOptions  # noqa: Y015
 @_typing.final
 class StreamCompletionResponse(_message.Message):
     """One event. Order: started; attempt_started; then parts, each started before its deltas and finished after them, choices
-    finished after their parts; finished last. Heartbeats and usage anywhere after started.
+    finished after their parts; finished last. Heartbeats anywhere after started, usage and raw events after attempt_started.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -192,11 +192,11 @@ class Timeouts(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def connect(self) -> _duration_pb2.Duration:
-        """Until the connection stands, TLS included. Default 10 s."""
+        """Until the connection stands: a free place in the pool, DNS, TCP and TLS. Default 10 s."""
 
     @_builtins.property
     def first_token(self) -> _duration_pb2.Duration:
-        """Until the first token. Default: total."""
+        """Until the first bytes of a stream. Default: idle."""
 
     @_builtins.property
     def idle(self) -> _duration_pb2.Duration:

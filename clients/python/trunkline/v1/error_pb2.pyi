@@ -46,7 +46,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_BUDGET_EXHAUSTED: _ErrorReason.ValueType  # 8
     """The caller is over its budget. RESOURCE_EXHAUSTED."""
     ERROR_REASON_REQUEST_TOO_LARGE: _ErrorReason.ValueType  # 9
-    """The request is larger than the server accepts. INVALID_ARGUMENT."""
+    """The request is larger than the server accepts. INVALID_ARGUMENT. Not sent by this version: gRPC itself refuses such a
+    message with RESOURCE_EXHAUSTED, without ErrorInfo.
+    """
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 10
     """The request id was used with another body. ALREADY_EXISTS."""
     ERROR_REASON_RESUME_EXPIRED: _ErrorReason.ValueType  # 11
@@ -124,7 +126,9 @@ ERROR_REASON_GATEWAY_OVERLOADED: ErrorReason.ValueType  # 7
 ERROR_REASON_BUDGET_EXHAUSTED: ErrorReason.ValueType  # 8
 """The caller is over its budget. RESOURCE_EXHAUSTED."""
 ERROR_REASON_REQUEST_TOO_LARGE: ErrorReason.ValueType  # 9
-"""The request is larger than the server accepts. INVALID_ARGUMENT."""
+"""The request is larger than the server accepts. INVALID_ARGUMENT. Not sent by this version: gRPC itself refuses such a
+message with RESOURCE_EXHAUSTED, without ErrorInfo.
+"""
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 10
 """The request id was used with another body. ALREADY_EXISTS."""
 ERROR_REASON_RESUME_EXPIRED: ErrorReason.ValueType  # 11
@@ -199,9 +203,9 @@ class LlmErrorDetail(_message.Message):
     completion_id: _builtins.str
     """The gateway's id of the call, as Completion.id."""
     provider: _builtins.str
-    """Provider of the last attempt. Empty if there was none."""
+    """Provider that the call went to, or was about to. Empty if that was not known yet."""
     model: _builtins.str
-    """Model of the last attempt, as it was asked for."""
+    """Its model, as it was asked for."""
     upstream_status: _builtins.int
     """HTTP status from the provider, absent if none came."""
     provider_request_id: _builtins.str
@@ -213,10 +217,10 @@ class LlmErrorDetail(_message.Message):
     last_sequence_number: _builtins.int
     """Sequence number of the last event sent. 0: none was."""
     raw_error_json: _builtins.str
-    """The provider's error body, redacted and cut to 1 KiB."""
+    """The provider's error body, redacted and cut to 1 KiB, or to less where all details would be too large."""
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptSummary]:
-        """Every attempt, in order; at most the last 8."""
+        """Every attempt, in order; at most the last 8, or only the last where all details would be too large."""
 
     @_builtins.property
     def usage(self) -> _completion_pb2.Usage:

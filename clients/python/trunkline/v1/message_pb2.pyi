@@ -476,7 +476,7 @@ class ToolResult(_message.Message):
     tool_call_id: _builtins.str
     """The id of the ToolCall. Required."""
     name: _builtins.str
-    """Name of the tool. Filled from the ToolCall in the same request if absent."""
+    """Name of the tool, for providers that take one. If absent: that of the ToolCall in the same request."""
     is_error: _builtins.bool
     """The tool failed; parts say how."""
     @_builtins.property

@@ -161,7 +161,7 @@ class Model(_message.Message):
 
     @_builtins.property
     def output_modalities(self) -> _containers.RepeatedScalarFieldContainer[Global___Modality.ValueType]:
-        """What it makes. Empty if unknown."""
+        """What it makes. Empty if unknown. This version says TEXT of every model."""
 
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[Global___Capability.ValueType]:
@@ -274,7 +274,7 @@ class ListModelsRequest(_message.Message):
     page_token: _builtins.str
     """next_page_token of the answer before, with the same provider."""
     provider: _builtins.str
-    """Only models of this provider. Empty: all."""
+    """Only models of this provider, which must be one of the server's. Empty: all."""
     def __init__(
         self,
         *,

@@ -39,7 +39,7 @@ class ModelServiceStub:
     the only one asked for, its error ends the call.
     """
     GetModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_service_pb2.GetModelResponse]
-    """Returns one model."""
+    """Returns one model of those that ListModels lists. NOT_FOUND for any other, even if it can be called."""
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
@@ -52,7 +52,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     the only one asked for, its error ends the call.
     """
     GetModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_service_pb2.GetModelResponse]  # type: ignore[assignment]
-    """Returns one model."""
+    """Returns one model of those that ListModels lists. NOT_FOUND for any other, even if it can be called."""
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """Lists what can be called. Errors are as in CompletionService."""
@@ -74,6 +74,6 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.GetModelResponse, _abc.Awaitable[_model_service_pb2.GetModelResponse]]:
-        """Returns one model."""
+        """Returns one model of those that ListModels lists. NOT_FOUND for any other, even if it can be called."""
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -35,7 +35,8 @@ export type CompletionSpec = Message<"trunkline.v1.CompletionSpec"> & {
    */
   target: {
     /**
-     * Routed name: "openai/gpt-5.2", "anthropic/claude-opus-4-5", or an alias of the server's configuration.
+     * Routed name: "openai/gpt-5.2", "anthropic/claude-opus-4-5", or an alias of the server's configuration. At most 1,024
+     * characters.
      *
      * @generated from field: string model = 1;
      */
@@ -43,7 +44,7 @@ export type CompletionSpec = Message<"trunkline.v1.CompletionSpec"> & {
     case: "model";
   } | {
     /**
-     * Resource name of a stored config: "configs/{config}".
+     * Resource name of a stored config: "configs/{config}". Refused while the server stores none.
      *
      * @generated from field: string config = 2;
      */
@@ -95,7 +96,8 @@ export type CompletionSpec = Message<"trunkline.v1.CompletionSpec"> & {
   params?: GenerationParams | undefined;
 
   /**
-   * Recorded with the call, never sent upstream. At most 64 keys of 64 characters, values of at most 256.
+   * For the record of the call, never sent upstream. At most 64 keys of 64 characters, values of at most 256. This version
+   * checks them and keeps no record.
    *
    * @generated from field: map<string, string> labels = 9;
    */
@@ -110,8 +112,8 @@ export type CompletionSpec = Message<"trunkline.v1.CompletionSpec"> & {
 
   /**
    * Provider name to JSON object, merged (RFC 7396) into that provider's request body last. Keyed by provider so that a
-   * fallback never sends one provider's options to another. "model", "messages", "input", "contents" and "stream" are
-   * refused.
+   * fallback never sends one provider's options to another: by what kind it is, then by its name in the configuration. At
+   * most 64. "model", "messages", "input", "contents" and "stream" are refused.
    *
    * @generated from field: map<string, string> provider_options_json = 11;
    */
@@ -304,7 +306,8 @@ export type FunctionTool = Message<"trunkline.v1.FunctionTool"> & {
   description: string;
 
   /**
-   * JSON Schema of the arguments, an object, sent byte for byte (key order matters). Empty: no arguments.
+   * JSON Schema of the arguments, an object, sent byte for byte (key order matters), unless strict_tools or
+   * reasoning_argument change it. Empty: no arguments.
    *
    * @generated from field: string parameters_json_schema = 3;
    */
@@ -603,21 +606,22 @@ export const GrammarFormatSchema: GenMessage<GrammarFormat> = /*@__PURE__*/
  */
 export type CallOptions = Message<"trunkline.v1.CallOptions"> & {
   /**
-   * Time for the whole call at the gateway, over all attempts. More than 0. The deadline of the RPC still applies.
+   * Time for the whole call at the gateway, over all attempts. More than 0. The deadline of the RPC and the time limits of
+   * the provider still apply.
    *
    * @generated from field: google.protobuf.Duration timeout = 1;
    */
   timeout?: Duration | undefined;
 
   /**
-   * Return the provider's own body (Completion.raw, RawEvent). Refused if the server forbids it.
+   * Return the provider's own body (Completion.raw, RawEvent). Refused if the server forbids it, and for embeddings.
    *
    * @generated from field: bool include_raw = 2;
    */
   includeRaw: boolean;
 
   /**
-   * What the record of the call keeps. Default: the server's.
+   * What the record of the call keeps. Default: the server's. This version keeps no record.
    *
    * @generated from field: trunkline.v1.Capture capture = 3;
    */
@@ -757,7 +761,7 @@ export type Completion = Message<"trunkline.v1.Completion"> & {
   warnings: Warning[];
 
   /**
-   * The provider's body. Only if CallOptions.include_raw.
+   * The provider's body, at most 1 MiB of it. Only if CallOptions.include_raw, and only of a unary call.
    *
    * @generated from field: trunkline.v1.RawPayload raw = 14;
    */
@@ -912,7 +916,7 @@ export type Usage = Message<"trunkline.v1.Usage"> & {
   source: UsageSource;
 
   /**
-   * In 1e-9 US dollars. Absent if the price is unknown.
+   * In 1e-9 US dollars. Absent if it is not known; this version does not reckon it.
    *
    * @generated from field: optional int64 cost_nano_usd = 11;
    */
@@ -940,7 +944,7 @@ export const UsageSchema: GenMessage<Usage> = /*@__PURE__*/
  */
 export type Timing = Message<"trunkline.v1.Timing"> & {
   /**
-   * Until the provider's first event, or its whole answer.
+   * Until the provider's first event (the head of its answer), or its whole answer in a unary call.
    *
    * @generated from field: google.protobuf.Duration time_to_first_event = 1;
    */
@@ -961,7 +965,7 @@ export type Timing = Message<"trunkline.v1.Timing"> & {
   total?: Duration | undefined;
 
   /**
-   * Waited for admission.
+   * Waited for admission. Absent if it did not wait.
    *
    * @generated from field: google.protobuf.Duration queued = 4;
    */

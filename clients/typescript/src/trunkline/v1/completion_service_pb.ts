@@ -170,7 +170,7 @@ export const ResumePointSchema: GenMessage<ResumePoint> = /*@__PURE__*/
  */
 export type StreamOptions = Message<"trunkline.v1.StreamOptions"> & {
   /**
-   * A Heartbeat event after this much silence, at least 1 s. Absent: 15 s. Zero: none.
+   * A Heartbeat event after this much silence, at least 1 s. Absent: the server's, 15 s unless configured. Zero: none.
    *
    * @generated from field: google.protobuf.Duration heartbeat_interval = 1;
    */
@@ -209,7 +209,7 @@ export const StreamOptionsSchema: GenMessage<StreamOptions> = /*@__PURE__*/
 
 /**
  * One event. Order: started; attempt_started; then parts, each started before its deltas and finished after them, choices
- * finished after their parts; finished last. Heartbeats and usage anywhere after started.
+ * finished after their parts; finished last. Heartbeats anywhere after started, usage and raw events after attempt_started.
  *
  * @generated from message trunkline.v1.StreamCompletionResponse
  */

@@ -180,14 +180,14 @@ export const RetryPolicySchema: GenMessage<RetryPolicy> = /*@__PURE__*/
  */
 export type Timeouts = Message<"trunkline.v1.Timeouts"> & {
   /**
-   * Until the connection stands, TLS included. Default 10 s.
+   * Until the connection stands: a free place in the pool, DNS, TCP and TLS. Default 10 s.
    *
    * @generated from field: google.protobuf.Duration connect = 1;
    */
   connect?: Duration | undefined;
 
   /**
-   * Until the first token. Default: total.
+   * Until the first bytes of a stream. Default: idle.
    *
    * @generated from field: google.protobuf.Duration first_token = 2;
    */

@@ -32,14 +32,14 @@ export type LlmErrorDetail = Message<"trunkline.v1.LlmErrorDetail"> & {
   completionId: string;
 
   /**
-   * Provider of the last attempt. Empty if there was none.
+   * Provider that the call went to, or was about to. Empty if that was not known yet.
    *
    * @generated from field: string provider = 2;
    */
   provider: string;
 
   /**
-   * Model of the last attempt, as it was asked for.
+   * Its model, as it was asked for.
    *
    * @generated from field: string model = 3;
    */
@@ -67,7 +67,7 @@ export type LlmErrorDetail = Message<"trunkline.v1.LlmErrorDetail"> & {
   providerCode: string;
 
   /**
-   * Every attempt, in order; at most the last 8.
+   * Every attempt, in order; at most the last 8, or only the last where all details would be too large.
    *
    * @generated from field: repeated trunkline.v1.AttemptSummary attempts = 7;
    */
@@ -95,7 +95,7 @@ export type LlmErrorDetail = Message<"trunkline.v1.LlmErrorDetail"> & {
   lastSequenceNumber: number;
 
   /**
-   * The provider's error body, redacted and cut to 1 KiB.
+   * The provider's error body, redacted and cut to 1 KiB, or to less where all details would be too large.
    *
    * @generated from field: string raw_error_json = 11;
    */
@@ -236,7 +236,8 @@ export enum ErrorReason {
   BUDGET_EXHAUSTED = 8,
 
   /**
-   * The request is larger than the server accepts. INVALID_ARGUMENT.
+   * The request is larger than the server accepts. INVALID_ARGUMENT. Not sent by this version: gRPC itself refuses such a
+   * message with RESOURCE_EXHAUSTED, without ErrorInfo.
    *
    * @generated from enum value: ERROR_REASON_REQUEST_TOO_LARGE = 9;
    */

@@ -433,7 +433,7 @@ export type ToolResult = Message$1<"trunkline.v1.ToolResult"> & {
   toolCallId: string;
 
   /**
-   * Name of the tool. Filled from the ToolCall in the same request if absent.
+   * Name of the tool, for providers that take one. If absent: that of the ToolCall in the same request.
    *
    * @generated from field: string name = 2;
    */

@@ -79,7 +79,7 @@ export type Model = Message<"trunkline.v1.Model"> & {
   inputModalities: Modality[];
 
   /**
-   * What it makes. Empty if unknown.
+   * What it makes. Empty if unknown. This version says TEXT of every model.
    *
    * @generated from field: repeated trunkline.v1.Modality output_modalities = 9;
    */
@@ -184,7 +184,7 @@ export type ListModelsRequest = Message<"trunkline.v1.ListModelsRequest"> & {
   pageToken: string;
 
   /**
-   * Only models of this provider. Empty: all.
+   * Only models of this provider, which must be one of the server's. Empty: all.
    *
    * @generated from field: string provider = 3;
    */
@@ -481,7 +481,7 @@ export const ModelService: GenService<{
     output: typeof ListModelsResponseSchema;
   },
   /**
-   * Returns one model.
+   * Returns one model of those that ListModels lists. NOT_FOUND for any other, even if it can be called.
    *
    * @generated from rpc trunkline.v1.ModelService.GetModel
    */
