@@ -28,14 +28,14 @@ _FLOWING = ("reasoning", "text")
 class LineDecoder:
     """One answer in one line or in many. A line that says `done` ends it; of what follows only errors count."""
 
-    __slots__ = ("_assembly", "_calls", "_model", "_seed")
+    __slots__ = ("_assembly", "_begun", "_calls", "_model")
 
     def __init__(self, assembly: Assembly) -> None:
         self._assembly = assembly
         self._calls = 0
         self._model: str | None = None
-        #: What tells this answer from all others: Ollama gives answers no ids.
-        self._seed: str | None = None
+        #: When it began, which tells this answer from others: Ollama gives answers no ids.
+        self._begun = ""
 
     def event(self, event: Event) -> None:
         data = event.data
@@ -70,8 +70,7 @@ class LineDecoder:
         if answer.model != self._model:
             self._model = answer.model
             self._assembly.model = clean(answer.model or "") or self._assembly.model
-        if self._seed is None:
-            self._seed = f"{answer.model} {answer.created_at}" if answer.created_at else ""
+        self._begun = self._begun or answer.created_at or ""
 
     def _call(self, call: wire.Call) -> None:
         """A tool call always comes whole."""
@@ -81,10 +80,11 @@ class LineDecoder:
                 part.close()
         function = call.function or wire.Function()
         number, self._calls = self._calls, self._calls + 1
-        call_id = clean(call.id or "") or made_call_id(self._seed or "", 0, number)
-        made = message_pb2.ToolCall(id=call_id, name=clean(function.name or ""))
+        name, arguments = clean(function.name or ""), _arguments(function)
+        call_id = clean(call.id or "") or made_call_id(f"{self._begun} {name} {arguments}", 0, number)
+        made = message_pb2.ToolCall(id=call_id, name=name)
         part = self._assembly.open(0, ("call", number), message_pb2.ContentPart(tool_call=made))
-        part.text(_arguments(function))
+        part.text(arguments)
         part.close()
 
     def _finish(self, answer: wire.Answer, data: bytes) -> None:
