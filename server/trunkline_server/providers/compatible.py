@@ -167,12 +167,7 @@ ROWS: dict[str, Row] = {
             ),
         ),
         # Qwen thinks or does not.
-        models=(
-            ModelRule(
-                r"qwen/",
-                quirks={"efforts": dict.fromkeys(("minimal", "low", "medium", "high", "xhigh", "max"), "default")},
-            ),
-        ),
+        models=(ModelRule(r"qwen/", quirks={"reasoning": "default", "efforts": {}}),),
     ),
     "deepseek": Row(
         "https://api.deepseek.com/v1",

@@ -14,7 +14,8 @@ KEY = "openai_chat"
 #: How a provider is told how much to think.
 #: effort: `reasoning_effort`. openrouter: `reasoning {effort, max_tokens, exclude}`. thinking: `thinking {type}`.
 #: alibaba: `enable_thinking`, `thinking_budget`. template: `reasoning_effort`; none by `chat_template_kwargs`.
-ReasoningStyle = Literal["effort", "openrouter", "thinking", "alibaba", "template"]
+#: default: `reasoning_effort` with none or default, for models that think or do not.
+ReasoningStyle = Literal["effort", "openrouter", "thinking", "alibaba", "template", "default"]
 
 #: How thoughts of earlier turns go back, if at all: as which member of the message.
 ReasoningBack = Literal["", "reasoning_content", "reasoning", "reasoning_details", "thinking"]

@@ -242,6 +242,12 @@ class _Params:
         elif effort:
             self._body["reasoning_effort"] = effort
 
+    def _by_default(self, value: generation_pb2.ReasoningConfig, effort: str) -> None:
+        self._no_budget(value)
+        self._include(value)
+        if effort:
+            self._body["reasoning_effort"] = "none" if effort == "none" else "default"
+
     def _by_switch(self, value: generation_pb2.ReasoningConfig, effort: str) -> None:
         self._no_budget(value)
         self._include(value)
@@ -284,6 +290,7 @@ _SPECIAL: Mapping[str, Callable[[_Params, Any], None]] = {
 _REASONING: Mapping[str, Callable[[_Params, generation_pb2.ReasoningConfig, str], None]] = {
     "effort": _Params._by_effort,
     "template": _Params._by_template,
+    "default": _Params._by_default,
     "thinking": _Params._by_switch,
     "alibaba": _Params._for_alibaba,
     "openrouter": _Params._for_openrouter,
