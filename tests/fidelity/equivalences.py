@@ -330,6 +330,7 @@ COHERE_CHAT = (
     Equivalence("plain documents", "a document that is a text is an object with one", cohere_bodies.plain_documents),
     Equivalence("given ids", "ids of documents are the gateway's: citations name an index", cohere_bodies.given_ids),
     Equivalence("schema name", "schema is the old name of json_schema; text is the default", cohere_bodies.schema_name),
+    Equivalence("default choice", "without tools there is nothing to choose", _default_choice),
     Equivalence("tool shape", "an empty description says nothing", _tool_shape),
     Equivalence("image detail", "auto is the default detail", _image_detail),
 )
