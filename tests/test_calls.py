@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+from collections.abc import Callable
 from contextlib import redirect_stderr
 from typing import Any
 
 import grpc
 import pytest
 from tests.gateway import create, failing, gateway, script, settings, spec, stream, until
-from tests.upstream import Exchange, chat_events, says, silent, upstream
+from tests.upstream import Exchange, chat_events, says, silent, sse, upstream
 
 from trunkline.v1 import completion_pb2, model_service_pb2
 from trunkline.v1 import completion_service_pb2 as pb
@@ -50,27 +51,60 @@ async def test_a_log_that_cannot_be_written_fails_no_call() -> None:
     assert failed.reason == "MODEL_NOT_FOUND"
 
 
-async def test_a_provider_that_leaves_the_connection_open_after_its_last_word_holds_nothing_up() -> None:
-    async def open_ended(exchange: Exchange) -> None:
+ANTHROPIC = [
+    sse({"type": "message_start", "message": {"id": "msg_1", "model": "claude", "usage": {"input_tokens": 1}}}),
+    sse({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
+    sse({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hello"}}),
+    sse({"type": "content_block_stop", "index": 0}),
+    sse({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}}),
+    sse({"type": "message_stop"}),
+]
+ITEM = {"type": "message", "id": "msg_1", "role": "assistant", "content": [{"type": "output_text", "text": "Hello"}]}
+RESPONSES = [
+    sse({"type": "response.created", "response": {"id": "resp_1", "model": "m", "status": "in_progress"}}),
+    sse({"type": "response.completed", "response": {"id": "resp_1", "status": "completed", "output": [ITEM]}}),
+]
+OLLAMA = [
+    b'{"model": "m", "message": {"role": "assistant", "content": "Hello"}, "done": false}\n',
+    b'{"model": "m", "message": {"role": "assistant", "content": ""}, "done": true, "done_reason": "stop"}\n',
+]
+COHERE = [
+    sse({"type": "message-start", "id": "c_1", "delta": {"message": {"role": "assistant"}}}),
+    sse({"type": "content-start", "index": 0, "delta": {"message": {"content": {"type": "text", "text": ""}}}}),
+    sse({"type": "content-delta", "index": 0, "delta": {"message": {"content": {"text": "Hello"}}}}),
+    sse({"type": "content-end", "index": 0}),
+    sse({"type": "message-end", "delta": {"finish_reason": "COMPLETE", "usage": {"tokens": {"input_tokens": 1}}}}),
+]
+LAST_WORDS = {
+    "cohere": COHERE,
+    "vllm": chat_events("Hello"),
+    "anthropic": ANTHROPIC,
+    "openai-responses": RESPONSES,
+    "ollama-native": OLLAMA,
+}
+
+
+@pytest.mark.parametrize("kind", LAST_WORDS)
+async def test_a_connection_that_breaks_after_the_last_word_spoils_nothing(kind: str) -> None:
+    await whole(kind, lambda exchange: exchange.cut())
+
+
+@pytest.mark.parametrize("kind", LAST_WORDS)
+async def test_a_connection_that_stays_open_after_the_last_word_holds_nothing_up(kind: str) -> None:
+    await whole(kind, lambda exchange: None)
+
+
+async def whole(kind: str, then: Callable[[Exchange], None]) -> None:
+    """A stream is whole, whatever becomes of its connection after the last word."""
+
+    async def said(exchange: Exchange) -> None:
         await exchange.head()
-        for event in chat_events("Hello"):
+        for event in LAST_WORDS[kind]:
             await exchange.chunk(event)
+        then(exchange)
         await exchange.silence()
 
-    async with upstream(open_ended) as up, gateway(up) as gw, asyncio.timeout(10):
-        reader = await gw.stream(stream()).rest()
-
-    assert (reader.failed, reader.kinds[-1], reader.text) == (None, "finished", "Hello")
-
-
-async def test_a_connection_that_breaks_after_the_last_word_spoils_nothing() -> None:
-    async def broken(exchange: Exchange) -> None:
-        await exchange.head()
-        for event in chat_events("Hello"):
-            await exchange.chunk(event)
-        exchange.cut()
-
-    async with upstream(broken) as up, gateway(up) as gw:
+    async with upstream(said) as up, gateway(up, {"kind": kind}) as gw, asyncio.timeout(10):
         reader = await gw.stream(stream()).rest()
 
     assert (reader.failed, reader.kinds[-1], reader.text) == (None, "finished", "Hello")

@@ -183,6 +183,7 @@ class StreamDecoder:
 
     def _message_stop(self, event: _Event) -> None:
         self._finish()
+        self._assembly.ended = True
 
     # -- parts --------------------------------------------------------------------------------------------------------
 

@@ -91,6 +91,7 @@ class EventDecoder:
     def _end(self, event: wire.Event, data: bytes) -> None:
         delta = event.delta or wire.Delta()
         self._reading.end(delta.finish_reason, delta.usage, delta.error, data)
+        self._assembly.ended = True
 
 
 _TAKE: Mapping[str, Callable[[EventDecoder, wire.Event, bytes], None]] = {

@@ -61,6 +61,7 @@ class LineDecoder:
                 self._call(call)
         if answer.done:
             self._finish(answer, data)
+            assembly.ended = True
 
     def end(self) -> None:
         self._assembly.require_finished()

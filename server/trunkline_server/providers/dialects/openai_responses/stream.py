@@ -108,7 +108,7 @@ class StreamDecoder:
             raise response.failure(answer.error, data)
         self._rest(answer)
         response.finish(answer, self._assembly)
-        self._finished = True
+        self._finished = self._assembly.ended = True
 
     def _rest(self, answer: wire.Answer) -> None:
         """Takes the items that did not come before: those of no known id, and of no type that has one left over."""
