@@ -82,7 +82,7 @@ def told(answer: dict[str, Any], size: int = 3) -> list[tuple[str, dict[str, Any
         made += [("contentBlockDelta", {**place, "delta": delta}) for delta in deltas]
         made.append(("contentBlockStop", place))
     made.append(("messageStop", {"stopReason": answer["stopReason"]}))
-    metadata = {name: answer[name] for name in ("usage", "metrics", "serviceTier") if name in answer}
+    metadata: dict[str, Any] = {name: answer[name] for name in ("usage", "metrics", "serviceTier") if name in answer}
     return [*made, ("metadata", metadata)]
 
 

@@ -317,8 +317,8 @@ def test_arguments_of_a_call_that_did_not_begin_are_an_error():
 @pytest.mark.parametrize(
     ("status", "header", "body", "wanted", "field"),
     [
-        (400, "ValidationException", ("1 validation error detected: Value '2' at 'inferenceConfig.temperature' failed to"
-         " satisfy constraint: Member must be less than or equal to 1"), LLMBadRequestError, "params.temperature"),
+        (400, "ValidationException", ("1 validation error detected: Value '2' at 'inferenceConfig.temperature' failed"
+         " to satisfy constraint: Member must be less than or equal to 1"), LLMBadRequestError, "params.temperature"),
         (400, "ValidationException", ("Malformed input request: #/messages/2/content/0: extraneous key [toolResult] is"
          " not permitted"), LLMBadRequestError, "messages"),
         (400, "ValidationException", ("The model returned the following errors: messages.2.content.2.document.source:"
