@@ -217,7 +217,7 @@ async def test_a_header_given_twice_travels_as_a_list_and_never_over_the_operato
     assert up.exchanges[0].headers["x-tag"] == "a,b"
 
 
-@pytest.mark.parametrize("name", ["authorization", "x-api-key", "host", "cookie", "grpc-timeout", "x-bin"])
+@pytest.mark.parametrize("name", ["authorization", "x-api-key", "host", "cookie", "expect", "grpc-timeout", "x-bin"])
 def test_what_is_never_forwarded_cannot_be_put_on_the_list(name: str) -> None:
     with pytest.raises(ConfigError, match="is never forwarded"):
         load(None, forward_metadata=[name])

@@ -353,7 +353,7 @@ _NEVER_FORWARDED = frozenset(
     {
         "authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie", "host", "content-length", "content-type",
         "content-encoding", "transfer-encoding", "connection", "te", "upgrade", "proxy-authorization", "user-agent",
-        "accept-encoding",
+        "accept-encoding", "expect", "keep-alive", "proxy-connection", "trailer",
     }
 )  # fmt: skip
 

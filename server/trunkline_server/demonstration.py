@@ -24,7 +24,7 @@ def beside(host: str, port: int, model: str, serve: Callable[[], int]) -> int:
 def _show(host: str, port: int, model: str) -> None:
     if not _taking_connections(host, port):
         return
-    address = f"{host}:{port}"
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     shown = f"trunkline --address {address} complete --model {model} {PROMPT!r}"
     _say(f"\n$ {shown}")
     command = [sys.executable, "-m", "trunkline.cli", "--address", address, "complete", "--model", model, "--stream"]
