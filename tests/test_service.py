@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 from typing import Any
 
 import grpc
@@ -16,7 +17,7 @@ from tests.upstream import Exchange, chat, piece, says, silent, upstream
 
 from trunkline.v1 import completion_service_pb2 as pb
 from trunkline.v1 import embedding_service_pb2, model_service_pb2
-from trunkline_server.telemetry import make_log
+from trunkline_server.telemetry import make_access_log, make_log
 
 SERVED = ["trunkline.v1.CompletionService", "trunkline.v1.EmbeddingService", "trunkline.v1.ModelService"]
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -237,6 +238,19 @@ async def test_made_up_names_make_no_metrics() -> None:
 @pytest.mark.parametrize("form", ["json", "text"])
 def test_a_log_line_cannot_be_forged_by_what_a_caller_says(form: str) -> None:
     written = io.StringIO()
-    make_log(form=form, stream=written).info("call", request_id='x"}\n{"event":"call","code":"OK"')
+    log = make_log(form=form, stream=written)
+    log.info("call", request_id='x"}\n{"event":"call","code":"OK"')
+    make_access_log(log, form=form, stream=written)({"request_id": 'x"}\n{"event":"call","code":"OK"'})
 
-    assert len(written.getvalue().splitlines()) == 1
+    assert len(written.getvalue().splitlines()) == 2
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warning"])
+def test_the_line_of_a_call_looks_like_every_other_line(level: str) -> None:
+    plain, access = io.StringIO(), io.StringIO()
+    make_log(level=level, stream=plain).info("call", id="cmpl_1", ms=1.25)
+    make_access_log(make_log(level=level, stream=access), level=level, stream=access)({"id": "cmpl_1", "ms": 1.25})
+
+    lines = [re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "now", stream.getvalue()) for stream in (plain, access)]
+    assert lines[0] == lines[1]
+    assert ('"timestamp":"now"' in lines[0]) == (level != "warning")

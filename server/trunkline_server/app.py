@@ -27,7 +27,7 @@ from trunkline_server.rpc.completions import CompletionMethods
 from trunkline_server.rpc.embeddings import EmbeddingMethods
 from trunkline_server.rpc.models import ModelMethods
 from trunkline_server.rpc.server import Server, TlsFiles
-from trunkline_server.telemetry import Metrics, Telemetry, make_log
+from trunkline_server.telemetry import Metrics, Telemetry, make_access_log, make_log
 
 LOCAL = "local"
 
@@ -85,7 +85,8 @@ def build(
     _check_references(settings, known)
     redactor = Redactor(secrets_of(settings, environ, local))
     log = make_log(form=settings.log.format, level=settings.log.level)
-    telemetry = Telemetry(metrics or Metrics(), log, redactor)
+    access = make_access_log(log, form=settings.log.format, level=settings.log.level)
+    telemetry = Telemetry(metrics or Metrics(), log, redactor, access=access)
     engine = Engine(known, _aliases(settings), credentials)
     running = Running()
     callers = Callers({c.name: c.api_key.get_secret_value() for c in settings.callers if c.api_key})
