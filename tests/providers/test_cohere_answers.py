@@ -28,6 +28,7 @@ from trunkline_server.errors import (
 )
 from trunkline_server.providers.assembly import Assembly
 from trunkline_server.providers.base import BARE, Event
+from trunkline_server.providers.headers import rate_limits
 
 WIRE = Wire("cohere", "command-a-reasoning-08-2025")
 WHOLE, STREAMS = ("text.json", "tools.json", "cited.json"), ("tools.sse", "cited.sse")
@@ -376,6 +377,18 @@ def test_errors_are_told_by_status_with_the_id_of_their_trace(status, message, e
 
     assert type(found) is error
     assert (str(found), found.request_id, found.provider_code) == (message, "t-1", "")
+
+
+def test_what_is_left_of_a_trial_is_told():
+    limits = rate_limits({
+        "x-endpoint-monthly-call-limit": "1000", "x-trial-endpoint-call-limit": "100",
+        "x-trial-endpoint-call-remaining": "97", "num_tokens": "4",
+    })  # fmt: skip
+
+    assert [(each.metric, each.limit, each.HasField("remaining"), each.remaining) for each in limits] == [
+        ("monthly_requests", 1000, False, 0),
+        ("requests", 100, True, 97),
+    ]
 
 
 def test_a_stream_that_is_cut_is_a_broken_connection_however_much_came():

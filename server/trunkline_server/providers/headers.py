@@ -54,6 +54,12 @@ def retry_after(headers: Mapping[str, str], status: int, *, now: float | None = 
 _LIMIT_HEADER = re.compile(
     r"(?:x-|anthropic-)ratelimit-(?:(limit|remaining|reset)(?:-(.+))?|(.+)-(limit|remaining|reset))"
 )
+#: Headers of another form: Cohere's.
+_OTHER_LIMITS = {
+    "x-trial-endpoint-call-limit": ("requests", "limit"),
+    "x-trial-endpoint-call-remaining": ("requests", "remaining"),
+    "x-endpoint-monthly-call-limit": ("monthly_requests", "limit"),
+}
 _GO_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|h|m|s|d)")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -62,9 +68,9 @@ def rate_limits(headers: Mapping[str, str], *, now: float | None = None) -> list
     """The limits that the provider reports: `x-ratelimit-limit-requests`, `anthropic-ratelimit-tokens-reset` ..."""
     limits: dict[str, completion_pb2.RateLimit] = {}
     for name, value in headers.items():
-        if "ratelimit" not in name:
+        if "ratelimit" not in name and name not in _OTHER_LIMITS:
             continue
-        metric, what = _limit_named(name)
+        metric, what = _OTHER_LIMITS.get(name) or _limit_named(name)
         if not metric:
             continue
         limit = limits.get(metric)
