@@ -243,6 +243,15 @@ async def test_the_total_of_a_provider_ends_a_call(kind: str) -> None:
     assert failed.reason in {"GATEWAY_TIMEOUT", "LLM_TIMEOUT"}
 
 
+@pytest.mark.parametrize("microseconds", [0, 100, 200, 300, 500, 800])
+async def test_time_that_runs_out_while_an_event_is_written_ends_the_call(microseconds: int) -> None:
+    async with gateway() as gw:
+        for _ in range(20):
+            options = completion_pb2.CallOptions(timeout=Duration(nanos=1 + microseconds * 1000))
+            reader = await gw.stream(stream("fake/echo", "word " * 50, options=options)).rest()
+            assert reader.failed is None or reader.failed.reason == "GATEWAY_TIMEOUT"
+
+
 async def test_a_delta_in_time_is_delivered_before_the_error_of_time() -> None:
     async with gateway() as gw:
         request = stream("fake/script", provider_options_json=script(text="one two", word_delay=0.15))

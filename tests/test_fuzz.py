@@ -7,7 +7,8 @@ import json
 import os
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.gateway import Failed, Gateway, Reader, gateway, spec
 from tests.mutations import change_message, changed_bytes, changed_json
 from tests.upstream import Exchange, chat, chat_events, upstream
 
+import trunkline
 from trunkline.v1 import completion_pb2, embedding_service_pb2, message_pb2, model_service_pb2
 from trunkline.v1 import completion_service_pb2 as pb
 
@@ -120,6 +122,15 @@ async def end_of(gw: Gateway, path: str, data: bytes, **how: Any) -> Failed | No
     return None
 
 
+@contextmanager
+def told(story: str) -> Iterator[None]:
+    """A failure inside the block tells the case that it came from."""
+    try:
+        yield
+    except (TimeoutError, trunkline.TrunklineError) as error:
+        raise AssertionError(f"{story} -> {error!r}") from error
+
+
 async def side_by_side(count: int, one: Callable[[int], Any]) -> None:
     numbers = iter(range(count))
 
@@ -158,11 +169,13 @@ async def test_broken_requests_end_properly(measured: Callable[[str, object], No
                 source = random.Random(SEED * 1_000_003 + number)
                 path, request = source.choice(seeds)
                 data = mutated(request, source)
-                failed = await end_of(gw, path, data)
+                story = f"case {number} of seed {SEED}: {path} {data.hex()[:2000]}"
+                with told(story):
+                    failed = await end_of(gw, path, data)
                 ends[failed.code.name if failed else "OK"] += 1
                 if failed is None:
                     return
-                story = f"case {number} of seed {SEED}: {path} {data.hex()[:2000]} -> {failed}"
+                story += f" -> {failed}"
                 # Each error is ours, and none is a bug: what the provider answers wrong is the provider's.
                 assert failed.reason, story
                 assert failed.code is not grpc.StatusCode.UNKNOWN, story
@@ -257,11 +270,13 @@ async def test_broken_answers_end_properly(measured: Callable[[str, object], Non
             if streamed:
                 request = pb.StreamCompletionRequest(spec=asked, options=options)
             path = _COMPLETIONS + ("StreamCompletion" if streamed else "CreateCompletion")
-            failed = await end_of(gw, path, request.SerializeToString(), metadata=[("x-case", str(number))])
+            story = f"case {number} of seed {SEED}: {kind} {path} {data[:3000]!r}"
+            with told(story):
+                failed = await end_of(gw, path, request.SerializeToString(), metadata=[("x-case", str(number))])
             ends[failed.code.name if failed else "OK"] += 1
             if failed is None:
                 return
-            story = f"case {number} of seed {SEED}: {kind} {path} {data[:2000]!r} -> {failed}"
+            story += f" -> {failed}"
             assert failed.reason.startswith("LLM_"), story
             assert failed.code is not grpc.StatusCode.UNKNOWN, story
 

@@ -103,6 +103,7 @@ class Engine:
                 raise ready.dialect.classify(reply.status, reply.headers, reply.body)
             ready.dialect.decode(reply.body, assembly)
             assembly.require_content()
+            assembly.require_order()
         answer = assembly.completion()
         self._complete(call, answer, ready, reply.headers)
         if options.include_raw:
@@ -304,6 +305,7 @@ class _Decoding:
                 decoder.event(event)
             if chunk is None:
                 decoder.end()
+                assembly.require_order()
         except LLMError as error:
             return error
         return None

@@ -355,6 +355,11 @@ class Assembly:
         if not self.finished:
             raise LLMConnectionError("the provider's stream ended before the answer was complete")
 
+    def require_order(self) -> None:
+        """Raises LLMInvalidResponseError unless the choices are numbered from 0 without gaps."""
+        if max(self._choices, default=-1) != len(self._choices) - 1:
+            raise LLMInvalidResponseError(f"the provider numbered its choices {sorted(self._choices)[:8]}")
+
     def require_content(self) -> None:
         """Raises LLMEmptyResponseError for a whole answer with no content and no finish reason."""
         if not any(choice.parts or choice.finish is not None for choice in self._choices.values()):

@@ -31,7 +31,7 @@ class EventWriter:
         self._writing = True
         try:
             if not self._call.sequence:
-                await self._send(self._started())
+                await self._begin()
             await self._send(event)
         finally:
             self._writing = False
@@ -41,6 +41,17 @@ class EventWriter:
             self._timer.cancel()
         if self._beat is not None and not self._beat.done():
             await asyncio.wait({self._beat}, timeout=1.0)
+
+    async def _begin(self) -> None:
+        """The first event, and with it the headers. gRPC cannot end a call whose headers are halfway out: its caller
+        would wait for ever. So this write is waited for even when the call is ended meanwhile.
+        """
+        sending = self._loop.create_task(self._send(self._started()))
+        try:
+            await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            await asyncio.wait({sending})
+            raise
 
     async def _send(self, event: StreamEvent) -> None:
         # Counted before it is written: what gRPC has taken arrives, even if this task is ended while it waits.
