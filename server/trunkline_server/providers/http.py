@@ -72,7 +72,7 @@ class StreamReply:
     def __init__(self, upstream: Upstream, response: httpx.Response) -> None:
         self.status = response.status_code
         #: Names in lower case.
-        self.headers: Mapping[str, str] = response.headers
+        self.headers: Mapping[str, str] = dict(response.headers.items())
         self._upstream = upstream
         self._response = response
 
@@ -223,7 +223,7 @@ class Upstream:
     async def _reply(self, request: httpx.Request, body: bytes) -> Reply:
         response = await self._respond(request, body)
         try:
-            return Reply(response.status_code, response.headers, await self.read(response))
+            return Reply(response.status_code, dict(response.headers.items()), await self.read(response))
         finally:
             await response.stream.aclose()  # type: ignore[union-attr]  # transports answer asynchronously
 
