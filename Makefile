@@ -113,7 +113,8 @@ PYTEST := $(BIN)/python -m pytest
 test: test-server test-python-client test-go test-typescript test-examples ## run all tests, offline and without a key
 
 test-server: $(VENV)/.dev ## run the server's tests (ARGS="-k cancel")
-	@$(PYTEST) tests --ignore tests/e2e $(ARGS)
+	@$(PYTEST) tests/providers tests/rpc -n auto $(ARGS) || test $$? = 5
+	@$(PYTEST) tests --ignore tests/e2e --ignore tests/providers --ignore tests/rpc $(ARGS) || test $$? = 5
 
 test-python-client: $(VENV)/.dev ## run the Python client's tests
 	@$(PYTEST) clients/python/tests $(ARGS)

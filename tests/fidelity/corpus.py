@@ -123,6 +123,7 @@ _VECTORS = ("data", "embeddings", "predictions")
 
 
 def _vectors(row: dict[str, Any]) -> int:
+    """How many inputs were asked for, where the request was not kept: as many as were answered."""
     try:
         answer = json.loads(row.get("response_body") or "")
     except ValueError:
