@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib.util
+import logging
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -72,25 +73,26 @@ class SigV4:
 class Chain:
     """The credentials of the machine by botocore's chain: environment, profile, web identity, container, instance.
 
-    With `role` that role is assumed with them. Calling it returns them frozen; it blocks, and raises LLMError.
+    With `role` that role is assumed with them. Calling it returns them frozen; it blocks, and raises LLMError. To make
+    it raises ValueError as `session_of` does.
     """
 
     def __init__(self, *, region: str, profile: str = "", role: str = "") -> None:
         self._region = region
-        self._profile = profile
+        self._session = session_of(profile)
         self._role = role
         self._found: Any = None
 
     def __call__(self) -> Any:
-        from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+        from botocore import exceptions
 
         try:
             if self._found is None:
                 self._found = self._resolve()
             return self._found.get_frozen_credentials()
-        except HTTPClientError as exc:
+        except (exceptions.ConnectionError, exceptions.HTTPClientError) as exc:
             raise LLMConnectionError("AWS's server of credentials cannot be reached") from exc
-        except (BotoCoreError, ClientError, RuntimeError) as exc:
+        except (exceptions.BotoCoreError, exceptions.ClientError, RuntimeError) as exc:
             # botocore's own text goes nowhere: it may hold names of accounts and roles.
             raise LLMAuthenticationError(
                 "AWS gives no credentials for the gateway; renew those of its profile or role"
@@ -99,14 +101,13 @@ class Chain:
     def _resolve(self) -> Any:
         from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 
-        session = session_of(self._profile)
-        found = session.get_credentials()
+        found = self._session.get_credentials()
         if found is None:
             raise _nothing()
         if not self._role:
             return found
         fetcher = AssumeRoleCredentialFetcher(
-            functools.partial(session.create_client, region_name=self._region), found, self._role
+            functools.partial(self._session.create_client, region_name=self._region), found, self._role
         )
         return DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")
 
@@ -133,6 +134,8 @@ def session_of(profile: str) -> Any:
     require()
     import botocore.session
 
+    # It logs what servers of credentials say, which is told to nobody here.
+    logging.getLogger("botocore").propagate = False
     session = botocore.session.Session(profile=profile or None)
     if profile and profile not in session.available_profiles:
         raise ValueError(f"settings.profile: there is no AWS profile {profile!r} on this machine")
