@@ -347,8 +347,9 @@ class Reading:
         citation = message_pb2.Citation(
             title=_str(source.title), cited_text=_str(source.content), uri=_str(source.url), raw_json=_json(raw)
         )
-        if source.start_index is not None and source.end_index is not None and source.end_index > source.start_index:
-            citation.start_index, citation.end_index = source.start_index, source.end_index
+        start, end = source.start_index, source.end_index
+        if start is not None and end is not None and 0 <= start < end < 2**31:
+            citation.start_index, citation.end_index = start, end
         self._assembly.part(choice, "text").citation(citation)
 
     def _cite_sources(self, choice: int) -> None:
