@@ -174,7 +174,7 @@ format: $(VENV)/.dev $(TS_READY) ## rewrite to the project's style
 
 # ---------------------------------------------------------------------------------------------------------- evidence
 
-.PHONY: fidelity fidelity-requests robustness bench bench-peers docs
+.PHONY: fidelity fidelity-requests robustness bench bench-decode bench-peers docs
 fidelity: $(VENV)/.dev ## replay recorded provider traffic (CORPUS=DIR, FAMILIES=a,b OUT=FILE MIN=99)
 	@test -n "$(CORPUS)" || { echo "trunkline: name the recordings: make fidelity CORPUS=DIR" >&2; exit 2; }
 	@$(BIN)/python -m tests.fidelity.run --corpus "$(CORPUS)" $(if $(FAMILIES),--families "$(FAMILIES)") \
@@ -191,6 +191,9 @@ robustness: $(VENV)/.dev ## damage recordings in every way; adapters raise nothi
 
 bench: $(VENV)/.dev ## measure the server's CPU, latency and memory against floors taken in the same run
 	@$(BIN)/python -m bench.run $(ARGS)
+
+bench-decode: $(VENV)/.dev ## measure what an event and an answer cost to decode, by dialect
+	@$(BIN)/python -m bench.decode $(ARGS)
 
 bench-peers: $(VENV)/.dev ## as bench, with LiteLLM and Portkey behind the same upstream
 	@$(BIN)/python -m bench.peers $(ARGS)
