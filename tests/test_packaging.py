@@ -156,8 +156,8 @@ def test_a_package_imports_what_it_declares_and_declares_what_it_imports(name: s
     brought = {**metadata.packages_distributions(), "trunkline": ["trunkline-client"], "trunkline_server": [name]}
     modules = top - {"google", "xllamacpp"}
     needed: set[str] = {canonicalize_name(package) for module in modules for package in brought.get(module, [module])}
-    needed |= {"protobuf"} if any(path.startswith("google.protobuf") for path in imported) else set()
-    needed |= {"googleapis-common-protos"} if any(path.startswith("google.rpc") for path in imported) else set()
+    shared = {"google.protobuf": "protobuf", "google.rpc": "googleapis-common-protos", "google.auth": "google-auth"}
+    needed |= {package for module, package in shared.items() if any(path.startswith(module) for path in imported)}
 
     described = project(PROJECTS[name])["project"]
     extras = [line for lines in described.get("optional-dependencies", {}).values() for line in lines]
