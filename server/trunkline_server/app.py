@@ -60,7 +60,7 @@ class App:
         # What is there now stays: collecting garbage need not look at it, nor so often.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(10_000, 20, 50)
+        gc.set_threshold(2_000, 20, 50)
         await self.server.start()
         self.telemetry.event("serving", listen=self.address, providers=sorted(self.engine.providers))
         await stop.wait()

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import httpx
 
@@ -67,26 +68,26 @@ class Reply:
 class StreamReply:
     """An answer that is still arriving."""
 
-    __slots__ = ("_response", "_upstream", "headers", "status")
+    __slots__ = ("_body", "_upstream", "headers", "status")
 
     def __init__(self, upstream: Upstream, response: httpx.Response) -> None:
         self.status = response.status_code
         #: Names in lower case.
         self.headers: Mapping[str, str] = dict(response.headers.items())
         self._upstream = upstream
-        self._response = response
+        self._body: Any = response.stream
 
     async def chunks(self) -> AsyncGenerator[bytes]:
         """What has arrived, as it arrives. Raises LLMConnectionError when cut, LLMTimeoutError when it falls silent."""
         try:
-            async for chunk in self._response.stream:  # type: ignore[union-attr]  # transports answer asynchronously
+            async for chunk in self._body:
                 yield chunk
         except httpx.HTTPError as exc:
             raise self._upstream.failure(exc, self.status) from exc
 
     async def read(self) -> bytes:
         """All of it. Raises as `Upstream.send` does."""
-        return await self._upstream.read(self._response)
+        return await self._upstream.read(self._body, self.status)
 
 
 class Upstream:
@@ -162,12 +163,13 @@ class Upstream:
         try:
             async with timer:
                 response = await self._respond(http_request, request.body)
-                # A stream lasts, and these hold the whole prompt.
-                del request, http_request
+                reply, body = StreamReply(self, response), response.stream
+                # A stream lasts. These hold the whole prompt, and the headers twice.
+                del request, http_request, response
                 try:
-                    yield StreamReply(self, response)
+                    yield reply
                 finally:
-                    await response.stream.aclose()  # type: ignore[union-attr]  # transports answer asynchronously
+                    await body.aclose()  # type: ignore[union-attr]  # transports answer asynchronously
         except TimeoutError as exc:
             if not timer.expired():
                 raise
@@ -176,24 +178,24 @@ class Upstream:
     async def aclose(self) -> None:
         await self._transport.aclose()
 
-    async def read(self, response: httpx.Response) -> bytes:
+    async def read(self, body: Any, status: int) -> bytes:
         """The body of a response. Of an error that is cut or too large, what there is: it is an error all the same."""
-        success = response.is_success
+        success = 200 <= status < 300
         limit = self._max_body_bytes if success else MAX_ERROR_BYTES
         chunks: list[bytes] = []
         size = 0
         try:
-            async for chunk in response.stream:  # type: ignore[union-attr]  # transports answer asynchronously
+            async for chunk in body:
                 chunks.append(chunk)
                 size += len(chunk)
                 if size > limit:
                     break
         except httpx.HTTPError as exc:
             if success:
-                raise self.failure(exc, response.status_code) from exc
+                raise self.failure(exc, status) from exc
         if size > limit and success:
             raise LLMInvalidResponseError(
-                f"the answer of {self._where} is larger than {limit} bytes", http_status=response.status_code
+                f"the answer of {self._where} is larger than {limit} bytes", http_status=status
             )
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)[:limit]
 
@@ -222,10 +224,12 @@ class Upstream:
 
     async def _reply(self, request: httpx.Request, body: bytes) -> Reply:
         response = await self._respond(request, body)
+        stream: Any = response.stream  # asynchronous, as its transport is
         try:
-            return Reply(response.status_code, dict(response.headers.items()), await self.read(response))
+            answer = await self.read(stream, response.status_code)
+            return Reply(response.status_code, dict(response.headers.items()), answer)
         finally:
-            await response.stream.aclose()  # type: ignore[union-attr]  # transports answer asynchronously
+            await stream.aclose()
 
     async def _respond(self, request: httpx.Request, body: bytes) -> httpx.Response:
         if self._authorizer is not None:

@@ -87,8 +87,9 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         limits = request.extensions.get("timeout", {})
         session = self._open()
         try:
-            if len(body) <= ONE_WRITE and (kept := await self._kept(request)) is not None:
-                return await _exchange(kept, request, body, limits.get("read"))
+            if self._proxy is None and len(body) <= ONE_WRITE:
+                connection = await self._connect(request, limits.get("connect"))
+                return await _exchange(connection, request, body, limits.get("read"))
             response = await session.request(
                 request.method,
                 _url(str(request.url)),
@@ -106,18 +107,23 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         if self._session is not None:
             await self._session.close()
 
-    async def _kept(self, request: httpx.Request) -> Connection | None:
-        """A connection from the pool, if there is one on which a request can be written as it is."""
-        if self._proxy is not None or self._connector is None:
-            return None
+    async def _connect(self, request: httpx.Request, limit: float | None) -> Connection:
+        """A connection from the pool, or a new one."""
+        assert self._connector is not None  # noqa: S101  # made with the session
         url = request.url
         origin = (url.raw_scheme, url.raw_host, url.port)
         key = self._keys.get(origin)
-        if key is None:
-            loop = asyncio.get_running_loop()
-            key = self._keys[origin] = aiohttp.ClientRequest("GET", _url(str(url)), loop=loop).connection_key
-        connection: Connection | None = await self._connector._get(key, [])
-        return connection
+        if key is not None:
+            kept: Connection | None = await self._connector._get(key, [])
+            if kept is not None:
+                return kept
+        # To aiohttp, this says where to; what is sent there is ours.
+        to = aiohttp.ClientRequest("GET", _url(str(url)), loop=asyncio.get_running_loop())
+        self._keys[origin] = to.connection_key
+        try:
+            return await self._connector.connect(to, traces=[], timeout=_timeout(limit, None))
+        except TimeoutError as exc:
+            raise aiohttp.ConnectionTimeoutError from exc
 
     def _open(self) -> aiohttp.ClientSession:
         """Made on first use: it belongs to the loop that runs then."""
@@ -142,13 +148,13 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
 
 async def _exchange(connection: Connection, request: httpx.Request, body: bytes, read: float | None) -> httpx.Response:
-    """One request and its answer on a kept connection.
+    """One request and its answer.
 
-    What aiohttp does for any request there can be costs as much as all the rest of a call. Here nothing is left to
-    decide: the connection stands, the bytes are ready, and aiohttp's own protocol reads the answer.
+    What aiohttp's client does for any request there can be costs as much as all the rest of a call. Here nothing is
+    left to decide: the connection stands, the bytes are ready, and aiohttp's own protocol reads the answer.
     """
     protocol, transport = connection.protocol, connection.transport
-    assert protocol is not None  # noqa: S101  # it was just taken from the pool
+    assert protocol is not None  # noqa: S101  # nobody has released it yet
     assert transport is not None  # noqa: S101
     try:
         protocol.set_response_params(
