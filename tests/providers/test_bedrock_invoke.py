@@ -103,6 +103,13 @@ def test_signatures_of_claude_are_anthropics(provider: Provider, model: str, ori
     assert provider.target(model).origin == origin
 
 
+def test_models_whose_wire_is_nobody_elses_are_spoken_to_through_converse(provider: Provider):
+    path = encoded(provider, "eu.meta.llama3-2-3b-instruct-v1:0", SPEC.replace("top_k: 3", "")).path
+
+    assert path == "/model/eu.meta.llama3-2-3b-instruct-v1%3A0/converse"
+    assert encoded(provider, "arn:aws:bedrock:eu-west-1:1:application-inference-profile/x").path.endswith("/invoke")
+
+
 def test_a_stream_of_anthropics_events_is_unwrapped(provider: Provider):
     start = {"type": "message_start", "message": {"id": "msg_bdrk_1", "model": "claude-sonnet-4-5", "usage": {
         "input_tokens": 4, "cache_read_input_tokens": 9, "output_tokens": 1}}}  # fmt: skip

@@ -72,6 +72,17 @@ class FoundationRow(BedrockRow):
         return _foundation(model)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class InvokeRow(FoundationRow):
+    """A row whose models are spoken to in their own wires; those whose wires are nobody else's, through Converse."""
+
+    def capabilities_of(self, model: str) -> Capabilities:
+        found = _foundation(model)
+        if self.tongue_of(model).dialect != "bedrock_invoke_chat":
+            return found
+        return dataclasses.replace(_CHAT, images=found.images, audio=found.audio)
+
+
 @functools.lru_cache(maxsize=4096)
 def _foundation(model: str) -> Capabilities:
     found = capabilities(model)
@@ -103,9 +114,6 @@ _CONTROL = "https://bedrock.{region}.amazonaws.com"
 _MANTLE = "https://bedrock-mantle.{region}.api.aws"
 _KEY = "AWS_BEARER_TOKEN_BEDROCK"
 
-#: Models that are Claude, by id or by ARN.
-_CLAUDE = r".*\bclaude"
-
 _CHAT = Capabilities(
     params=frozenset([
         "max_output_tokens", "temperature", "top_p", "stop_sequences", "frequency_penalty", "presence_penalty", "seed",
@@ -121,15 +129,20 @@ _CHAT = Capabilities(
 
 BEDROCK_ROWS: dict[str, Row] = {
     "bedrock": FoundationRow(_RUNTIME, _KEY, dialect="bedrock_converse", settings=_SETTINGS, control=_CONTROL),
-    # Anthropic's models take and give what they do at Anthropic's own API, signatures and opaque blocks included.
-    "bedrock-invoke": FoundationRow(
+    "bedrock-invoke": InvokeRow(
         _RUNTIME,
         _KEY,
         dialect="bedrock_invoke_anthropic",
         tongues=(
-            Tongue(_CLAUDE, "bedrock_invoke_anthropic", "anthropic"),
-            Tongue(r".*\bamazon\.nova", "bedrock_invoke_nova"),
-            Tongue(r".*\b(openai|ai21|qwen|deepseek|mistral|moonshot|minimax|zai)\.", "bedrock_invoke_chat"),
+            # They take and give what they do at Anthropic's own API, signatures and opaque blocks included.
+            Tongue(r".*\bclaude", "bedrock_invoke_anthropic", "anthropic"),
+            Tongue(r".*\bamazon\.nova(?!.*embed)", "bedrock_invoke_nova"),
+            Tongue(
+                r".*\b((openai|qwen|moonshot|minimax|zai|google)\.|ai21\.jamba-1|deepseek\.(?!r1)"
+                r"|mistral\.(?!mistral-7b|mixtral))",
+                "bedrock_invoke_chat",
+            ),
+            Tongue(r".*\b(ai21|amazon|cohere|deepseek|meta|mistral|writer)\.", "bedrock_converse"),
         ),
         settings=_SETTINGS,
         control=_CONTROL,
