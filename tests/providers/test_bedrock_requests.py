@@ -384,6 +384,8 @@ def test_media_are_bytes_or_places_in_s3():
         ('text { text: "x" } cache_control {}', LLAMA, "dropped messages[0].parts[1].cache_control"),
         ('text { text: "x" } cache_control { ttl: CACHE_TTL_24H }', "",
          "altered messages[0].parts[1].cache_control.ttl"),
+        ('tool_result { tool_call_id: "a" parts { text { text: "x" } cache_control {} } } cache_control {}', "",
+         "dropped messages[0].parts[1].tool_result.parts[0].cache_control"),
         ('text { text: "x" citations { title: "t" } }', "", "dropped messages[0].parts[1].text.citations"),
         ('tool_call { id: "a" name: "f" arguments_json: "[1" }', "",
          "altered messages[0].parts[1].tool_call.arguments_json"),

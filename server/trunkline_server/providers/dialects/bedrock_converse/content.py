@@ -245,11 +245,21 @@ class Conversation:
         if result.tool_call_id in self._gone:
             return None
         self.calls = True
-        content = self._turns.without_blanks(list(self._blocks(result.parts, f"{path}.tool_result.parts")))
+        content = self._turns.without_blanks(list(self._said(result.parts, f"{path}.tool_result.parts")))
         block: dict[str, Any] = {"toolUseId": self._ids.of(result.tool_call_id), "content": content}
         if result.is_error:
             block["status"] = "error"
         return {"toolResult": block}
+
+    def _said(self, parts: Iterable[Part], path: str) -> Iterator[Block]:
+        """The blocks of a result, in which no prefix can end."""
+        for index, part in enumerate(parts):
+            kind, at = part.WhichOneof("kind"), f"{path}[{index}]"
+            if part.HasField("cache_control"):
+                self._notes.dropped(f"{at}.cache_control", "a cached prefix can end after a result, not inside of it")
+            block = _PARTS[kind](self, part, at) if kind else None
+            if block is not None:
+                yield block
 
     def _reasoning(self, part: Part, path: str) -> Block | None:
         if part_is_foreign(part, self._target):
