@@ -148,6 +148,7 @@ async def test_a_call_that_is_left_before_a_connection_is_free_never_reaches_the
     assert len(up.exchanges) == 1
 
 
+@pytest.mark.timeout(300)
 async def test_a_thousand_streams_that_are_left_leave_nothing_behind(
     tmp_path: Path, measured: Callable[[str, object], None]
 ) -> None:

@@ -46,6 +46,7 @@ async def out_of_time(stub: Stub, kind: str, silence: str, seconds: float) -> Fa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_our_error_comes_before_the_callers_own_timer(
     tmp_path: Path, measured: Callable[[str, object], None]
 ) -> None:

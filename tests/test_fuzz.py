@@ -159,6 +159,7 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 async def test_broken_requests_end_properly(measured: Callable[[str, object], None]) -> None:
     ends: Counter[str] = Counter()
     async with upstream(pleasant) as up:
@@ -250,6 +251,7 @@ class Liar:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 async def test_broken_answers_end_properly(measured: Callable[[str, object], None]) -> None:
     ends: Counter[str] = Counter()
     liar, seeds = Liar(), answers()
