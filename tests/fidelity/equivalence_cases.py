@@ -311,6 +311,7 @@ _COHERE: dict[str, Case] = {
         _asked(response_format={"type": "json_object", "json_schema": {"type": "object"}}),
         _asked(response_format={"type": "json_object", "json_schema": {"type": "string"}}),
     ),
+    "default choice": (_asked(tool_choice="NONE"), _asked(), {**_function(), "tool_choice": "NONE"}),
     "tool shape": _CHAT["tool shape"],
     "image detail": _CHAT["image detail"],
 }
