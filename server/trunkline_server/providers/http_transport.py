@@ -1,6 +1,6 @@
 """An httpx transport over aiohttp: httpx as the interface, at a fraction of its cost.
 
-docs/decisions/0003-http-transport.md has what was measured, and why this is not `httpx-aiohttp`.
+docs/decisions/0003-http-transport.md and 0007 have what was measured, and why this is not `httpx-aiohttp`.
 """
 
 from __future__ import annotations
