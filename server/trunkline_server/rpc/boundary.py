@@ -41,6 +41,9 @@ Context = Any
 #: The gateway's error leaves this much before the caller's own deadline: 5 %, within these bounds, in seconds.
 MARGIN_SHARE, MARGIN_LEAST, MARGIN_MOST = 0.05, 0.020, 0.250
 
+#: A draining server that refuses nobody for `_QUIET` seconds has no more callers; it goes on for so long at most.
+_QUIET, _LAST_REFUSALS = 0.04, 1.0
+
 _KEY_HEADERS = frozenset({"authorization", "x-api-key"})
 _REQUEST_ID_HEADERS = frozenset({"x-request-id", "trunkline-request-id"})
 #: Longest request id that is kept, as in the request itself.
@@ -71,6 +74,8 @@ class Running:
 
     calls: dict[str, tuple[Call, asyncio.Task[Any]]] = field(default_factory=dict)
     draining: bool = False
+    #: Calls refused because of that.
+    refused: int = 0
 
     def end(self, call_id: str, error: GatewayError) -> bool:
         """Ends a call with an error of ours. False if it does not run here."""
@@ -103,6 +108,15 @@ class Running:
         tasks = {task for _, task in self.calls.values()}
         if tasks:
             await asyncio.wait(tasks, timeout=5.0)
+        await self._quiet()
+
+    async def _quiet(self) -> None:
+        """Refuses the calls that gRPC holds and has not handed over yet: it would cancel them, which nobody repeats."""
+        until = time.monotonic() + _LAST_REFUSALS
+        refused = -1
+        while refused != self.refused and time.monotonic() < until:
+            refused = self.refused
+            await asyncio.sleep(_QUIET)
 
 
 class Boundary:
@@ -177,6 +191,7 @@ class Boundary:
     def _enter(self, call: Call, context: Context) -> None:
         """Identity, request id, deadline, admission. Raises GatewayError."""
         if self.running.draining:
+            self.running.refused += 1
             raise ShuttingDown("the server is shutting down; call again, another replica takes the call")
         key = ""
         forward = self._limits.forward_metadata
