@@ -47,8 +47,8 @@ const (
 	ErrorReason_ERROR_REASON_GATEWAY_OVERLOADED ErrorReason = 7
 	// The caller is over its budget. RESOURCE_EXHAUSTED.
 	ErrorReason_ERROR_REASON_BUDGET_EXHAUSTED ErrorReason = 8
-	// The request is larger than the server accepts. INVALID_ARGUMENT. Not sent by this version: gRPC itself refuses such a
-	// message with RESOURCE_EXHAUSTED, without ErrorInfo.
+	// The request is larger than the server accepts. Not sent by this version: gRPC itself refuses such a message with
+	// RESOURCE_EXHAUSTED and without ErrorInfo. INVALID_ARGUMENT.
 	ErrorReason_ERROR_REASON_REQUEST_TOO_LARGE ErrorReason = 9
 	// The request id was used with another body. ALREADY_EXISTS.
 	ErrorReason_ERROR_REASON_REQUEST_ID_REUSED ErrorReason = 10

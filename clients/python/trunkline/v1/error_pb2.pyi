@@ -46,8 +46,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_BUDGET_EXHAUSTED: _ErrorReason.ValueType  # 8
     """The caller is over its budget. RESOURCE_EXHAUSTED."""
     ERROR_REASON_REQUEST_TOO_LARGE: _ErrorReason.ValueType  # 9
-    """The request is larger than the server accepts. INVALID_ARGUMENT. Not sent by this version: gRPC itself refuses such a
-    message with RESOURCE_EXHAUSTED, without ErrorInfo.
+    """The request is larger than the server accepts. Not sent by this version: gRPC itself refuses such a message with
+    RESOURCE_EXHAUSTED and without ErrorInfo. INVALID_ARGUMENT.
     """
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 10
     """The request id was used with another body. ALREADY_EXISTS."""
@@ -126,8 +126,8 @@ ERROR_REASON_GATEWAY_OVERLOADED: ErrorReason.ValueType  # 7
 ERROR_REASON_BUDGET_EXHAUSTED: ErrorReason.ValueType  # 8
 """The caller is over its budget. RESOURCE_EXHAUSTED."""
 ERROR_REASON_REQUEST_TOO_LARGE: ErrorReason.ValueType  # 9
-"""The request is larger than the server accepts. INVALID_ARGUMENT. Not sent by this version: gRPC itself refuses such a
-message with RESOURCE_EXHAUSTED, without ErrorInfo.
+"""The request is larger than the server accepts. Not sent by this version: gRPC itself refuses such a message with
+RESOURCE_EXHAUSTED and without ErrorInfo. INVALID_ARGUMENT.
 """
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 10
 """The request id was used with another body. ALREADY_EXISTS."""

@@ -236,8 +236,8 @@ export enum ErrorReason {
   BUDGET_EXHAUSTED = 8,
 
   /**
-   * The request is larger than the server accepts. INVALID_ARGUMENT. Not sent by this version: gRPC itself refuses such a
-   * message with RESOURCE_EXHAUSTED, without ErrorInfo.
+   * The request is larger than the server accepts. Not sent by this version: gRPC itself refuses such a message with
+   * RESOURCE_EXHAUSTED and without ErrorInfo. INVALID_ARGUMENT.
    *
    * @generated from enum value: ERROR_REASON_REQUEST_TOO_LARGE = 9;
    */
