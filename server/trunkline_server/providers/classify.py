@@ -250,13 +250,27 @@ def classify(
         found.type = found.type or _normal_case(aws)
     if not found.message and not isinstance(value, dict | list):
         # A page or plain words: good for the class, not for a caller's eyes.
-        found.inner.append(body[:2000].decode("utf-8", "replace"))
+        found.inner.append(_beginning(body))
     if 300 <= status < 400:
         return LLMError(
             f"the provider answered with a redirect (HTTP {status}); correct its base URL",
             http_status=status, request_id=request_id(headers), body=body,
         )  # fmt: skip
     return error_of(found, status=status, headers=headers, body=body, fields=fields, now=now)
+
+
+def error_in_answer(
+    body: bytes,
+    kind: str = "",
+    *,
+    facts: Callable[[Any], Facts] = facts_of,
+    fields: Mapping[str, str] | None = None,
+) -> LLMError:
+    """The error that an answer which began well turned out to hold; `kind` is its type, where its frame names one."""
+    value = try_loads(body)
+    found = facts(value) if isinstance(value, dict | list) else Facts(inner=[_beginning(body)])
+    found.type = kind or found.type
+    return error_of(found, status=200, body=body, fields=fields)
 
 
 def error_of(
@@ -291,6 +305,10 @@ def error_of(
 
 
 _WITHOUT_MESSAGE = "the provider answered HTTP {} with no error message that can be read"
+
+
+def _beginning(body: bytes) -> str:
+    return body[:2000].decode("utf-8", "replace")
 
 
 def _normal_case(aws: str) -> str:

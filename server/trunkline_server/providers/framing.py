@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from trunkline_server.errors import LLMInvalidResponseError
-from trunkline_server.providers.base import Event
+from trunkline_server.providers.base import Decoder, Event
 from trunkline_server.providers.eventstream import EventStreamFramer
 from trunkline_server.providers.sse import MAX_EVENT_BYTES, SseFramer, is_complete
 
@@ -56,3 +56,11 @@ FRAMINGS: dict[str, Callable[[], Framer]] = {
     "ndjson": NdjsonFramer,
     "eventstream": EventStreamFramer,
 }
+
+
+def pour(framing: str, body: bytes, decoder: Decoder) -> None:
+    """Decodes a whole body that is a stream, from a server that always streams. Raises LLMError."""
+    framer = FRAMINGS[framing]()
+    for event in (*framer.feed(body), *framer.end()):
+        decoder.event(event)
+    decoder.end()

@@ -16,7 +16,7 @@ from trunkline.v1 import completion_pb2
 from trunkline_server.errors import LLMError
 from trunkline_server.providers.assembly import Assembly
 from trunkline_server.providers.base import EXCEPTION, Decoder, Dialect, Event, Notes, Target, UpstreamRequest
-from trunkline_server.providers.dialects.bedrock_converse import BedrockConverse, counted_path, model_path
+from trunkline_server.providers.dialects.bedrock_converse import Bedrock, counted_path, model_path
 from trunkline_server.providers.dialects.bedrock_converse.errors import error_in_answer
 from trunkline_server.providers.jsontext import Reader, dumps, loads, merged
 from trunkline_server.providers.media import bytes_of
@@ -49,7 +49,7 @@ _raw_members = Reader(dict[str, Raw])
 _chunk = Reader(_Chunk)
 
 
-class InvokeModel(BedrockConverse):
+class InvokeModel(Bedrock):
     """A dialect inside of InvokeModel's. Models are listed and embed as Converse's do."""
 
     def __init__(self, name: str, inner: Dialect, envelope: Envelope) -> None:

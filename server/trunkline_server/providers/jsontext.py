@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 _UNREADABLE = "the provider sent something that is not the JSON it promised"
 
+_NULL = Raw(b"null")
+
 _anything = msgspec.json.Decoder()
 _verbatim = msgspec.json.Decoder(Raw)
 
@@ -78,6 +80,11 @@ def embed(text: str) -> Raw:
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise LLMBadRequestError("a JSON text of the request does not parse") from None
     return Raw(text.encode())
+
+
+def present(raw: Raw) -> bool:
+    """Is the verbatim member there, and not null?"""
+    return len(raw) > 0 and raw != _NULL
 
 
 def text_of(raw: Raw) -> str:

@@ -13,14 +13,23 @@ _NAMES = ("display_name", "name")
 _WINDOWS = ("context_length", "context_window", "max_context_length", "max_model_len")
 _LONGEST = ("max_completion_tokens", "max_output_tokens", "max_output_length")
 
-REQUEST = UpstreamRequest("/models", b"", method="GET")
+
+class Listing:
+    """A dialect that lists models so. See `providers.base.ListingDialect`."""
+
+    models_path = "/models"
+    #: The member that holds a model's id.
+    model_id = "id"
+
+    def models_request(self) -> UpstreamRequest:
+        return UpstreamRequest(self.models_path, b"", method="GET")
+
+    def decode_models(self, body: bytes) -> list[ListedModel]:
+        return decode_models(body, self.model_id)
 
 
-def decode_models(body: bytes, key: str = "id") -> list[ListedModel]:
-    """See `providers.base.ListingDialect`. Takes {data: [..]}, a bare list, and one model by itself.
-
-    `key` is the member that holds a model's id.
-    """
+def decode_models(body: bytes, key: str) -> list[ListedModel]:
+    """Takes {data: [..]}, a bare list, and one model by itself."""
     value = loads(body)
     rows = value
     if isinstance(value, dict):

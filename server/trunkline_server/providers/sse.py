@@ -12,6 +12,8 @@ MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 _BOM = b"\xef\xbb\xbf"
 _BLANKS = b" \t"
+#: What the first line of a stream begins with.
+_FIELDS = (b"data:", b"event:", b":")
 #: What a line outside the field syntax begins with when it is JSON.
 _JSON_STARTS = (b"{", b"[")
 #: What nearly every event is: one line of JSON.
@@ -176,6 +178,11 @@ class SseFramer:
             self._size -= sum(map(len, self._bare)) + len(self._bare)
             self._events.append(Event(BARE, b"\n".join(self._bare).strip()))
             self._bare.clear()
+
+
+def is_stream(body: bytes) -> bool:
+    """Does a body begin as a stream does?"""
+    return body[:256].lstrip().startswith(_FIELDS)
 
 
 def is_complete(data: bytes) -> bool:

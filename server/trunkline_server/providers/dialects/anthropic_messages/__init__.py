@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from trunkline.v1 import completion_pb2
-from trunkline_server.errors import LLMError
-from trunkline_server.providers.assembly import Assembly
-from trunkline_server.providers.base import Decoder, ListedModel, Notes, Target, UpstreamRequest
 from trunkline_server.providers.dialects.anthropic_messages import errors, request, response, vertex
 from trunkline_server.providers.dialects.anthropic_messages.stream import StreamDecoder
 
@@ -18,49 +12,25 @@ class _Messages:
     """What they answer, wherever they run. See `providers.base.Dialect`."""
 
     framing = "sse"
-
-    def decode(self, body: bytes, assembly: Assembly) -> None:
-        response.decode(body, assembly)
-
-    def decoder(self, assembly: Assembly) -> Decoder:
-        return StreamDecoder(assembly)
-
-    def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> LLMError:
-        return errors.classify(status, headers, body)
-
-    def decode_count(self, body: bytes) -> int:
-        return response.decode_count(body)
+    decode = staticmethod(response.decode)
+    decoder = StreamDecoder
+    classify = staticmethod(errors.classify)
+    decode_count = staticmethod(response.decode_count)
 
 
 class AnthropicMessages(_Messages):
     """The dialect. Also counts tokens and lists models."""
 
     name = "anthropic_messages"
-
-    def encode(
-        self, spec: completion_pb2.CompletionSpec, target: Target, notes: Notes, *, stream: bool
-    ) -> UpstreamRequest:
-        return request.encode(spec, target, notes, stream=stream)
-
-    def encode_count(self, spec: completion_pb2.CompletionSpec, target: Target, notes: Notes) -> UpstreamRequest:
-        return request.encode_count(spec, target, notes)
-
-    def models_request(self) -> UpstreamRequest:
-        return request.models_request()
-
-    def decode_models(self, body: bytes) -> list[ListedModel]:
-        return response.decode_models(body)
+    encode = staticmethod(request.encode)
+    encode_count = staticmethod(request.encode_count)
+    models_request = staticmethod(request.models_request)
+    decode_models = staticmethod(response.decode_models)
 
 
 class VertexAnthropic(_Messages):
     """The same at Vertex AI, where the address names the model. Also counts tokens."""
 
     name = "vertex_anthropic"
-
-    def encode(
-        self, spec: completion_pb2.CompletionSpec, target: Target, notes: Notes, *, stream: bool
-    ) -> UpstreamRequest:
-        return vertex.encode(spec, target, notes, stream=stream)
-
-    def encode_count(self, spec: completion_pb2.CompletionSpec, target: Target, notes: Notes) -> UpstreamRequest:
-        return vertex.encode_count(spec, target, notes)
+    encode = staticmethod(vertex.encode)
+    encode_count = staticmethod(vertex.encode_count)

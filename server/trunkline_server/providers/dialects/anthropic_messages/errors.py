@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from trunkline_server.errors import LLMError
 from trunkline_server.providers import classify as shared
 from trunkline_server.providers.facts import Facts, facts_of
-from trunkline_server.providers.jsontext import try_loads
 
 #: Where the provider's parameters come from in CompletionSpec, without indexes: turns are merged on the way.
 FIELDS: Mapping[str, str] = {
@@ -35,18 +34,6 @@ FIELDS: Mapping[str, str] = {
 _PARAM = re.compile(r"\s*`?([a-z_]+(?:\.[A-Za-z0-9_]+)*)`?\s*:")
 
 
-def classify(status: int, headers: Mapping[str, str], body: bytes) -> LLMError:
-    """Maps an answer that is not a success. Never raises."""
-    return shared.classify(status, headers, body, facts=_facts, fields=FIELDS)
-
-
-def error_in_answer(body: bytes) -> LLMError:
-    """The error that an answer which began well turned out to hold."""
-    value = try_loads(body)
-    facts = _facts(value) if isinstance(value, dict | list) else Facts(inner=[body[:2000].decode("utf-8", "replace")])
-    return shared.error_of(facts, status=200, body=body, fields=FIELDS)
-
-
 def _facts(value: Any) -> Facts:
     facts = facts_of(value)
     if not facts.param:
@@ -54,3 +41,7 @@ def _facts(value: Any) -> Facts:
         if match and match.group(1).partition(".")[0] in FIELDS:
             facts.param = match.group(1)
     return facts
+
+
+classify = partial(shared.classify, facts=_facts, fields=FIELDS)
+error_in_answer = partial(shared.error_in_answer, facts=_facts, fields=FIELDS)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from trunkline_server.errors import LLMError
 from trunkline_server.providers import classify as shared
 from trunkline_server.providers.facts import Facts, facts_of
-from trunkline_server.providers.jsontext import try_loads
 
 #: Where the provider's parameters come from in CompletionSpec, without indexes: turns are merged on the way.
 FIELDS: Mapping[str, str] = {
@@ -36,19 +35,6 @@ FIELDS: Mapping[str, str] = {
 #: "Value '5' at 'inferenceConfig.temperature' failed ..", "#/messages/2/content/0: extraneous key ..",
 #: "messages.2.content.0.document.source: Field required", "The value at messages.0.content is empty".
 _PARAM = re.compile(r"(?:\bat '|#/|\bvalue at |^|: )([A-Za-z_]+(?:[./][A-Za-z0-9_]+)*)(?:'|:| (?:is|contains|must)\b)")
-
-
-def classify(status: int, headers: Mapping[str, str], body: bytes) -> LLMError:
-    """Maps an answer that is not a success. Never raises."""
-    return shared.classify(status, headers, body, facts=_facts, fields=FIELDS)
-
-
-def error_in_answer(body: bytes, kind: str = "") -> LLMError:
-    """The error that an answer which began well turned out to hold; `kind` is the type of an exception's frame."""
-    value = try_loads(body)
-    facts = _facts(value) if isinstance(value, dict | list) else Facts(inner=[body[:2000].decode("utf-8", "replace")])
-    facts.type = kind or facts.type
-    return shared.error_of(facts, status=200, body=body, fields=FIELDS)
 
 
 def is_error(value: Any) -> bool:
@@ -86,3 +72,7 @@ def _param(message: str) -> str:
             if name in FIELDS:
                 return name
     return ""
+
+
+classify = partial(shared.classify, facts=_facts, fields=FIELDS)
+error_in_answer = partial(shared.error_in_answer, facts=_facts, fields=FIELDS)

@@ -37,7 +37,7 @@ _EFFORTS = {"minimal": "low", "xhigh": "high", "max": "high"}
 
 
 #: Asked of the control plane: the models, and then the inference profiles, by which the newer ones go.
-MODELS = UpstreamRequest("/foundation-models", b"", method="GET")
+_MODELS = UpstreamRequest("/foundation-models", b"", method="GET")
 _PROFILES = UpstreamRequest("/inference-profiles?maxResults=1000", b"", method="GET")
 
 
@@ -70,9 +70,13 @@ def encode_count(spec: CompletionSpec, target: Target, notes: Notes) -> Upstream
     return UpstreamRequest(counted_path(target.model), dumps({"input": {"converse": counted}}))
 
 
-def next_models(asked: UpstreamRequest, body: bytes) -> UpstreamRequest | None:
+def models() -> UpstreamRequest:
+    return _MODELS
+
+
+def next_models(request: UpstreamRequest, body: bytes) -> UpstreamRequest | None:
     """The profiles after the models, and page after page of them."""
-    if asked.path == MODELS.path:
+    if request.path == _MODELS.path:
         return _PROFILES
     value = try_loads(body)
     token = value.get("nextToken") if isinstance(value, dict) else None

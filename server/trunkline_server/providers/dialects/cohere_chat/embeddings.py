@@ -7,11 +7,9 @@ from typing import Any
 
 from trunkline.v1 import completion_pb2, embedding_service_pb2
 from trunkline_server.providers.base import Notes, Target, UpstreamRequest, Vectors
-from trunkline_server.providers.classify import error_of
+from trunkline_server.providers.classify import error_in_answer
 from trunkline_server.providers.dialects.cohere_chat import wire
-from trunkline_server.providers.dialects.cohere_chat.response import present
-from trunkline_server.providers.facts import facts_of
-from trunkline_server.providers.jsontext import dumps, loads, unreadable
+from trunkline_server.providers.jsontext import dumps, present, unreadable
 from trunkline_server.providers.media import address_of
 from trunkline_server.providers.options import with_options
 from trunkline_server.providers.usage import counted, usage_from
@@ -74,7 +72,7 @@ def decode_embeddings(body: bytes) -> Vectors:
     """See `providers.base.EmbeddingDialect`."""
     answer = wire.VECTORS.read(body)
     if answer.message is not None and answer.embeddings is None:
-        raise error_of(facts_of(loads(body)), status=200, body=body)
+        raise error_in_answer(body)
     vectors = answer.embeddings.get("float") if isinstance(answer.embeddings, dict) else answer.embeddings
     if not isinstance(vectors, list) or not all(isinstance(vector, list) for vector in vectors):
         raise unreadable(body)

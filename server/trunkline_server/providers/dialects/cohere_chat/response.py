@@ -14,7 +14,7 @@ from trunkline_server.providers.dialects.cohere_chat import wire
 from trunkline_server.providers.dialects.cohere_chat.citations import citations_of, is_about_text
 from trunkline_server.providers.facts import Facts, facts_of
 from trunkline_server.providers.ids import made_call_id
-from trunkline_server.providers.jsontext import dumps, loads
+from trunkline_server.providers.jsontext import dumps, loads, present
 from trunkline_server.providers.logprobs import finite
 from trunkline_server.providers.usage import counted, first, usage_from
 
@@ -225,11 +225,6 @@ def contents_of(message: wire.Message) -> list[wire.Content]:
     if isinstance(content, str):
         return [wire.Content("text", content)]
     return [] if content is None else [content]
-
-
-def present(raw: Raw) -> bool:
-    """Is the verbatim member there, and not null?"""
-    return len(raw) > 0 and bytes(raw) != b"null"
 
 
 def usage_of(raw: Raw) -> completion_pb2.Usage | None:

@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 
 from trunkline_server.providers.assembly import Assembly
 from trunkline_server.providers.base import BARE, Event
-from trunkline_server.providers.classify import error_of
+from trunkline_server.providers.classify import error_in_answer
 from trunkline_server.providers.dialects.cohere_chat import wire
-from trunkline_server.providers.dialects.cohere_chat.response import MODELLED, Reading, contents_of, present
-from trunkline_server.providers.facts import facts_of
-from trunkline_server.providers.jsontext import loads, unreadable
+from trunkline_server.providers.dialects.cohere_chat.response import MODELLED, Reading, contents_of
+from trunkline_server.providers.jsontext import loads, present, unreadable
 
 _NO_MESSAGE = wire.Message()
 
@@ -39,7 +38,7 @@ class EventDecoder:
             if self._assembly.finish_of(0) is None:
                 take(self, read, data)
         elif kind == "error" or (read.delta is None and isinstance(read.message, str)):
-            raise error_of(facts_of(loads(data)), status=200, body=data)
+            raise error_in_answer(data)
 
     def end(self) -> None:
         self._assembly.require_finished()
@@ -116,7 +115,7 @@ def read_whole(body: bytes, assembly: Assembly) -> None:
     """Decodes a whole answer. Raises LLMError: an error in a 200, or an answer that cannot be read."""
     answer = wire.ANSWER.read(body)
     if answer.error or isinstance(answer.message, str):
-        raise error_of(facts_of(loads(body)), status=200, body=body)
+        raise error_in_answer(body)
     if answer.message is None and answer.finish_reason is None:
         raise unreadable(body)
     Reading(assembly).whole(answer, body)

@@ -11,7 +11,7 @@ from msgspec import Raw
 from trunkline.v1 import completion_pb2, embedding_service_pb2
 from trunkline_server.providers.base import ListedModel, Notes, Target, UpstreamRequest, Vectors
 from trunkline_server.providers.dialects.gemini.errors import error_in_answer
-from trunkline_server.providers.dialects.gemini.request import resource
+from trunkline_server.providers.dialects.gemini.request import resource, vertex_resource
 from trunkline_server.providers.dialects.gemini.usage import usage_of
 from trunkline_server.providers.jsontext import Reader, dumps, text_of, unreadable
 from trunkline_server.providers.options import with_options
@@ -116,7 +116,6 @@ def encode_predict(
     inputs: Sequence[embedding_service_pb2.EmbeddingInput],
     target: Target,
     notes: Notes,
-    path: str,
 ) -> UpstreamRequest:
     """Vertex's `predict`. See `providers.base.EmbeddingDialect`."""
     common: dict[str, Any] = {}
@@ -131,7 +130,8 @@ def encode_predict(
     }
     if spec.HasField("dimensions"):
         body["parameters"] = {"outputDimensionality": spec.dimensions}
-    return UpstreamRequest(f"{path}:predict", dumps(with_options(body, spec.provider_options_json, target)))
+    path = f"{vertex_resource(target.model)}:predict"
+    return UpstreamRequest(path, dumps(with_options(body, spec.provider_options_json, target)))
 
 
 def decode_predict(body: bytes) -> Vectors:
@@ -164,6 +164,11 @@ def decode_count(body: bytes) -> int:
     if tokens is None or not 0 <= tokens < 2**31:
         raise unreadable(body)
     return tokens
+
+
+def models_request() -> UpstreamRequest:
+    """See `providers.base.ListingDialect`."""
+    return UpstreamRequest("/models?pageSize=1000", b"", method="GET")
 
 
 def decode_models(body: bytes) -> list[ListedModel]:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from trunkline_server.errors import LLMContentFilterError, LLMError
 from trunkline_server.providers import classify as shared
 from trunkline_server.providers.dialects.gemini.wire import PromptFeedback
 from trunkline_server.providers.facts import Facts, facts_of
-from trunkline_server.providers.jsontext import try_loads
 
 #: Where the provider's parameters come from in CompletionSpec, by the last step of their path in snake case.
 FIELDS: Mapping[str, str] = {
@@ -53,18 +53,6 @@ _INDEX = re.compile(r"\[\d+\]")
 _LIKELY = frozenset({"MEDIUM", "HIGH", 3, 4})
 
 
-def classify(status: int, headers: Mapping[str, str], body: bytes) -> LLMError:
-    """Maps an answer that is not a success. Never raises."""
-    return shared.classify(status, headers, body, facts=_facts, fields=FIELDS)
-
-
-def error_in_answer(body: bytes) -> LLMError:
-    """The error that an answer which began well turned out to hold."""
-    value = try_loads(body)
-    facts = _facts(value) if isinstance(value, dict | list) else Facts(inner=[body[:2000].decode("utf-8", "replace")])
-    return shared.error_of(facts, status=200, body=body, fields=FIELDS)
-
-
 def blocked(feedback: PromptFeedback, body: bytes) -> LLMError:
     """The error for a prompt that a filter refused."""
     reason = str(feedback.block_reason or "")
@@ -96,3 +84,7 @@ def _facts(value: Any) -> Facts:
     steps = _INDEX.sub("", facts.param).split(".")
     facts.param = next((step for step in reversed(steps) if step in FIELDS), facts.param)
     return facts
+
+
+classify = partial(shared.classify, facts=_facts, fields=FIELDS)
+error_in_answer = partial(shared.error_in_answer, facts=_facts, fields=FIELDS)

@@ -10,8 +10,8 @@ import re
 from msgspec import Raw
 
 from trunkline_server.errors import LLMInvalidResponseError
-from trunkline_server.providers.dialects.gemini.wire import PartialArg, present
-from trunkline_server.providers.jsontext import dumps
+from trunkline_server.providers.dialects.gemini.wire import PartialArg
+from trunkline_server.providers.jsontext import dumps, present
 
 #: Deepest nesting of arguments.
 MAX_DEPTH = 200

@@ -8,11 +8,11 @@ from typing import Any
 from urllib.parse import quote
 
 from trunkline.v1 import completion_pb2, generation_pb2
-from trunkline_server.providers.base import Notes, Target
+from trunkline_server.providers.base import Notes, Target, UpstreamRequest
 from trunkline_server.providers.dialects.gemini.content import Conversation
 from trunkline_server.providers.dialects.gemini.models import Model, model_of
 from trunkline_server.providers.dialects.gemini.thinking import thinking_config
-from trunkline_server.providers.jsontext import embed
+from trunkline_server.providers.jsontext import dumps, embed
 from trunkline_server.providers.options import with_options
 from trunkline_server.providers.parameters import taken
 from trunkline_server.providers.schemas import parameters_of
@@ -58,6 +58,39 @@ class Draft:
         self.notes.dropped(path, description)
 
 
+def encode(spec: CompletionSpec, target: Target, notes: Notes, *, stream: bool) -> UpstreamRequest:
+    """See `providers.base.Dialect.encode`."""
+    return _asked(resource(target.model), body_of(spec, target, notes, names_files=False), stream=stream)
+
+
+def encode_count(spec: CompletionSpec, target: Target, notes: Notes) -> UpstreamRequest:
+    """See `providers.base.CountingDialect.encode_count`."""
+    path = resource(target.model)
+    asked = {"model": path.removeprefix("/"), **body_of(spec, target, notes, names_files=False)}
+    return UpstreamRequest(f"{path}:countTokens", dumps({"generateContentRequest": asked}))
+
+
+def encode_vertex(spec: CompletionSpec, target: Target, notes: Notes, *, stream: bool) -> UpstreamRequest:
+    """The same at Vertex AI, where files may have names."""
+    return _asked(vertex_resource(target.model), body_of(spec, target, notes, names_files=True), stream=stream)
+
+
+def encode_vertex_count(spec: CompletionSpec, target: Target, notes: Notes) -> UpstreamRequest:
+    """The same at Vertex AI, which takes less of a request."""
+    body = body_of(spec, target, notes, names_files=True)
+    counted = {name: value for name, value in body.items() if name in _COUNTED}
+    return UpstreamRequest(f"{vertex_resource(target.model)}:countTokens", dumps(counted))
+
+
+def _asked(path: str, body: Body, *, stream: bool) -> UpstreamRequest:
+    method = "streamGenerateContent?alt=sse" if stream else "generateContent"
+    return UpstreamRequest(f"{path}:{method}", dumps(body))
+
+
+#: What Vertex's countTokens takes.
+_COUNTED = frozenset({"contents", "generationConfig", "systemInstruction", "tools"})
+
+
 def body_of(spec: CompletionSpec, target: Target, notes: Notes, *, names_files: bool) -> Body:
     """The body for a spec that passed validation. `names_files`: files may have names."""
     model = model_of(target.model)
@@ -78,6 +111,14 @@ def resource(name: str, collection: str = "models") -> str:
     name = name.strip("/")
     steps = (name if "/" in name else f"{collection}/{name}").split("/")
     return "/" + "/".join("%2E" * len(step) if step in (".", "..") else quote(step, safe=_PLAINLY) for step in steps)
+
+
+def vertex_resource(model: str) -> str:
+    """Under the project's location: a model of a publisher ("google" unless named), or an endpoint of one's own."""
+    steps = model.strip("/").split("/")
+    if len(steps) == 2 and steps[0] != "endpoints":
+        return resource(f"publishers/{steps[0]}/models/{steps[1]}")
+    return resource(model, "publishers/google/models")
 
 
 #: What a step of a path may hold beside letters and digits.

@@ -15,7 +15,7 @@ from trunkline_server.providers.dialects.gemini.errors import blocked, error_in_
 from trunkline_server.providers.dialects.gemini.partial import ArgumentsWriter
 from trunkline_server.providers.dialects.gemini.usage import usage_of
 from trunkline_server.providers.ids import made_call_id
-from trunkline_server.providers.jsontext import Reader, dumps, text_of
+from trunkline_server.providers.jsontext import Reader, dumps, present, text_of
 from trunkline_server.providers.logprobs import finite
 from trunkline_server.providers.media import bytes_of
 
@@ -224,14 +224,14 @@ class Reading:
             choice.calls += 1
         part = choice.call
         if part is None:
-            if call.partial_args or wire.present(call.args):
+            if call.partial_args or present(call.args):
                 raise LLMInvalidResponseError("the provider sent arguments of a tool call that has no name")
             return
         if signature:
             part.signature(clean(signature))
         for piece in call.partial_args or ():
             part.text(choice.arguments.add(piece))
-        if wire.present(call.args) and call.name:
+        if present(call.args) and call.name:
             part.text(text_of(call.args))
             part.close()
             choice.call = None

@@ -1,13 +1,28 @@
-"""Decodes a stream of answers: server-sent events, or a JSON array from servers that were not asked for events."""
+"""Decodes an answer or a stream of them: server-sent events, or a JSON array from servers not asked for events."""
 
 from __future__ import annotations
 
+from trunkline_server.errors import LLMEmptyResponseError
 from trunkline_server.providers.assembly import Assembly
 from trunkline_server.providers.base import Event
 from trunkline_server.providers.dialects.gemini import wire
 from trunkline_server.providers.dialects.gemini.response import Reading
+from trunkline_server.providers.jsontext import unreadable
 
 _DONE = b"[DONE]"
+
+
+def decode(body: bytes, assembly: Assembly) -> None:
+    """See `providers.base.Dialect.decode`. A server that always streams sends its chunks as an array."""
+    reading = Reading(assembly)
+    chunks = wire.ANSWERS.read(body) if body.lstrip()[:1] == b"[" else [wire.ANSWER.read(body)]
+    for answer in chunks:
+        reading.answer(answer, body, whole=len(chunks) == 1)
+    reading.finish(whole=True)
+    if not assembly.finished:
+        if any(answer.candidates is not None or answer.prompt_feedback is not None for answer in chunks):
+            raise LLMEmptyResponseError("the provider answered with no content and no finish reason", body=body)
+        raise unreadable(body)
 
 
 class ChunkDecoder:

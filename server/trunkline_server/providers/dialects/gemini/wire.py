@@ -178,8 +178,3 @@ SUPPORT = Reader(Support)
 CHUNK = Reader(Chunk)
 CITATIONS = Reader(Citations)
 CITATION = Reader(Citation)
-
-
-def present(raw: Raw) -> bool:
-    """Is the verbatim member there, and not null?"""
-    return len(raw) > 0 and bytes(raw) != b"null"

@@ -7,11 +7,10 @@ from typing import Any
 
 from trunkline.v1 import embedding_service_pb2
 from trunkline_server.providers.base import Notes, Target, UpstreamRequest, Vectors
-from trunkline_server.providers.classify import error_of
+from trunkline_server.providers.classify import error_in_answer
 from trunkline_server.providers.dialects.ollama_chat import wire
 from trunkline_server.providers.dialects.ollama_chat.usage import usage_of
-from trunkline_server.providers.facts import facts_of
-from trunkline_server.providers.jsontext import dumps, loads, unreadable
+from trunkline_server.providers.jsontext import dumps, present, unreadable
 from trunkline_server.providers.options import with_options
 
 pb = embedding_service_pb2
@@ -37,8 +36,8 @@ def encode_embeddings(
 def decode_embeddings(body: bytes) -> Vectors:
     """See `providers.base.EmbeddingDialect`. Takes the one vector of the older endpoint too."""
     answer = wire.VECTORS.read(body)
-    if wire.present(answer.error):
-        raise error_of(facts_of(loads(body)), status=200, body=body)
+    if present(answer.error):
+        raise error_in_answer(body)
     vectors = [answer.embedding] if answer.embedding is not None else answer.embeddings
     if vectors is None:
         raise unreadable(body)

@@ -6,13 +6,14 @@ from trunkline.v1 import completion_pb2, message_pb2
 from trunkline_server.errors import LLMEmptyResponseError
 from trunkline_server.providers.assembly import Assembly, clean
 from trunkline_server.providers.base import Event
-from trunkline_server.providers.classify import error_of
+from trunkline_server.providers.classify import error_in_answer
 from trunkline_server.providers.dialects.ollama_chat import wire
 from trunkline_server.providers.dialects.ollama_chat.usage import usage_of
-from trunkline_server.providers.facts import facts_of
+from trunkline_server.providers.framing import pour
 from trunkline_server.providers.ids import made_call_id
-from trunkline_server.providers.jsontext import loads, text_of, unreadable
+from trunkline_server.providers.jsontext import loads, present, text_of, unreadable
 from trunkline_server.providers.logprobs import token_logprobs
+from trunkline_server.providers.sse import is_complete
 
 FinishReason = completion_pb2.FinishReason
 
@@ -23,6 +24,18 @@ _FINISH_REASONS: dict[str, FinishReason.ValueType] = {
     "length": completion_pb2.FINISH_REASON_LENGTH,
 }
 _FLOWING = ("reasoning", "text")
+
+
+def decode(body: bytes, assembly: Assembly) -> None:
+    """See `providers.base.Dialect.decode`."""
+    decoder = LineDecoder(assembly)
+    first = body.lstrip().partition(b"\n")[0]
+    # A server that always streams sends several lines; one that writes for people breaks the only one.
+    if len(first) < len(body.strip()) and is_complete(first):
+        pour("ndjson", body, decoder)
+    else:
+        decoder.event(Event(b"", body))
+        decoder.end()
 
 
 class LineDecoder:
@@ -41,8 +54,8 @@ class LineDecoder:
         data = event.data
         assembly = self._assembly
         answer = wire.ANSWER.read(data)
-        if wire.present(answer.error):
-            raise error_of(facts_of(loads(data)), status=200, body=data)
+        if present(answer.error):
+            raise error_in_answer(data)
         if assembly.finish_of(0) is not None:
             return
         message = answer.message

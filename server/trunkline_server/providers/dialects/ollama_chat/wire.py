@@ -54,8 +54,3 @@ class Vectors(msgspec.Struct, gc=False):
 
 ANSWER = Reader(Answer)
 VECTORS = Reader(Vectors)
-
-
-def present(raw: Raw) -> bool:
-    """Is the verbatim member there, and not null?"""
-    return len(raw) > 0 and bytes(raw) != b"null"

@@ -14,12 +14,11 @@ from msgspec import Raw
 from trunkline.v1 import completion_pb2, embedding_service_pb2
 from trunkline_server.errors import LLMInvalidResponseError
 from trunkline_server.providers.base import Notes, Target, UpstreamRequest, Vectors
-from trunkline_server.providers.classify import error_of
+from trunkline_server.providers.classify import error_in_answer
 from trunkline_server.providers.dialects.openai_chat import wire
 from trunkline_server.providers.dialects.openai_chat.quirks import quirks_of
 from trunkline_server.providers.dialects.openai_chat.usage import usage_of
-from trunkline_server.providers.facts import facts_of
-from trunkline_server.providers.jsontext import dumps, loads, unreadable
+from trunkline_server.providers.jsontext import dumps, present, unreadable
 from trunkline_server.providers.options import with_options
 
 #: Models whose vectors are something else than float32 when they are base64, by the beginning of their name.
@@ -62,8 +61,8 @@ def _inputs(
 def decode_embeddings(body: bytes) -> Vectors:
     """See `providers.base.EmbeddingDialect`."""
     answer = wire.VECTORS.read(body)
-    if wire.present(answer.error):
-        raise error_of(facts_of(loads(body)), status=200, body=body)
+    if present(answer.error):
+        raise error_in_answer(body)
     if answer.data is None:
         raise unreadable(body)
     form = next((form for model, form in _FORMS if (answer.model or "").startswith(model)), "f")
@@ -74,7 +73,7 @@ def decode_embeddings(body: bytes) -> Vectors:
 
 def _usage(raw: Raw) -> completion_pb2.Usage | None:
     """Voyage counts the total only; all of it went in, for nothing is generated."""
-    usage = usage_of(raw, completion_pb2.USAGE_SOURCE_REPORTED) if wire.present(raw) else None
+    usage = usage_of(raw, completion_pb2.USAGE_SOURCE_REPORTED) if present(raw) else None
     if usage is not None and usage.HasField("total_tokens") and not usage.HasField("input_tokens"):
         usage.input_tokens = usage.total_tokens
     return usage

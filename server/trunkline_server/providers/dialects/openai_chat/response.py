@@ -9,12 +9,11 @@ from msgspec import Raw
 
 from trunkline.v1 import completion_pb2, message_pb2
 from trunkline_server.providers.assembly import Assembly, Part, clean
-from trunkline_server.providers.classify import error_of
+from trunkline_server.providers.classify import error_in_answer
 from trunkline_server.providers.dialects.openai_chat import wire
 from trunkline_server.providers.dialects.openai_chat.usage import usage_of
-from trunkline_server.providers.facts import facts_of
 from trunkline_server.providers.ids import made_call_id
-from trunkline_server.providers.jsontext import dumps, loads
+from trunkline_server.providers.jsontext import dumps, present
 from trunkline_server.providers.logprobs import finite, token_logprobs
 from trunkline_server.providers.media import bytes_of
 
@@ -103,13 +102,13 @@ class Reading:
             elif index not in self._touched:
                 self._touched.add(index)
                 self._assembly.touch(index)
-            if wire.present(choice.logprobs):
+            if present(choice.logprobs):
                 self._logprobs(index, choice.logprobs)
         if answer.search_results:
             self._sources = answer.search_results
-        if wire.present(answer.usage):
+        if present(answer.usage):
             self._set_usage(answer.usage)
-        elif answer.x_groq is not None and wire.present(answer.x_groq.usage):
+        elif answer.x_groq is not None and present(answer.x_groq.usage):
             self._set_usage(answer.x_groq.usage)
 
     def _head(self, answer: wire.Answer) -> None:
@@ -127,9 +126,9 @@ class Reading:
 
     def raise_error(self, answer: wire.Answer, data: bytes) -> None:
         """Raises the error inside an answer that began well, after what it reports of usage was taken."""
-        if wire.present(answer.usage):
+        if present(answer.usage):
             self._set_usage(answer.usage)
-        raise error_of(facts_of(loads(data)), status=200, body=data)
+        raise error_in_answer(data)
 
     def finish_of(self, choice: int) -> bool:
         return choice in self._finish

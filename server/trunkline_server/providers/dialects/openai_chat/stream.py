@@ -1,13 +1,35 @@
-"""Decodes a stream of chat completion chunks."""
+"""Decodes a chat completion: whole, or a stream of chunks."""
 
 from __future__ import annotations
 
+from trunkline_server.errors import LLMEmptyResponseError
 from trunkline_server.providers.assembly import Assembly
 from trunkline_server.providers.base import BARE, Event
 from trunkline_server.providers.dialects.openai_chat import wire
 from trunkline_server.providers.dialects.openai_chat.response import Reading
+from trunkline_server.providers.framing import pour
+from trunkline_server.providers.jsontext import present, unreadable
+from trunkline_server.providers.sse import is_stream
 
 _DONE = b"[DONE]"
+
+
+def decode(body: bytes, assembly: Assembly) -> None:
+    """See `providers.base.Dialect.decode`. Takes a stream too."""
+    if is_stream(body):
+        pour("sse", body, ChunkDecoder(assembly))
+        return
+    answer = wire.ANSWER.read(body)
+    reading = Reading(assembly)
+    if is_error(answer):
+        reading.raise_error(answer, body)
+    if answer.choices is None:
+        raise unreadable(body)
+    reading.answer(answer, whole=True)
+    # An answer with neither content nor a reason to end is one only if its tokens were counted.
+    reading.close(said_done=assembly.usage is not None or assembly.has_parts)
+    if not assembly.finished:
+        raise LLMEmptyResponseError("the provider answered with no content and no finish reason", body=body)
 
 
 class ChunkDecoder:
@@ -44,6 +66,6 @@ class ChunkDecoder:
 
 def is_error(answer: wire.Answer) -> bool:
     """Is this an error, although the HTTP status said otherwise?"""
-    if wire.present(answer.error):
+    if present(answer.error):
         return True
     return answer.choices is None and (answer.object == "error" or bool(answer.message) or bool(answer.detail))

@@ -155,11 +155,3 @@ LOGPROBS = Reader(Logprobs)
 ANNOTATION = Reader(Annotation)
 SEARCH_RESULT = Reader(SearchResult)
 VECTORS = Reader(Vectors)
-
-
-_NULL = Raw(b"null")
-
-
-def present(raw: Raw) -> bool:
-    """Is the verbatim member there, and not null?"""
-    return len(raw) > 0 and raw != _NULL

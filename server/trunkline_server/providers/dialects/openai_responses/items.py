@@ -15,7 +15,7 @@ from trunkline.v1 import message_pb2
 from trunkline_server.providers.assembly import Assembly, Part, clean
 from trunkline_server.providers.dialects.openai_responses import wire
 from trunkline_server.providers.ids import made_call_id
-from trunkline_server.providers.jsontext import dumps
+from trunkline_server.providers.jsontext import dumps, present
 from trunkline_server.providers.logprobs import Token, token_logprobs
 
 ContentPart = message_pb2.ContentPart
@@ -247,7 +247,7 @@ class Items:
 
     def _mark(self, place: Place, members: Mapping[str, Raw]) -> None:
         """Keeps members that the provider wants back with the item as the signature of its last part."""
-        marks = {name: value for name, value in members.items() if wire.present(value)}
+        marks = {name: value for name, value in members.items() if present(value)}
         if marks and place.pieces:
             _last(place).part.signature(dumps(marks).decode("utf-8", "replace"))
 

@@ -13,7 +13,7 @@ from trunkline_server.providers.classify import class_of, error_of
 from trunkline_server.providers.dialects.openai_responses import wire
 from trunkline_server.providers.dialects.openai_responses.items import CHOICE, Items
 from trunkline_server.providers.facts import Facts, facts_of
-from trunkline_server.providers.jsontext import loads, try_loads, unreadable
+from trunkline_server.providers.jsontext import loads, present, try_loads, unreadable
 from trunkline_server.providers.usage import counted, usage_from
 
 FinishReason = completion_pb2.FinishReason
@@ -60,7 +60,7 @@ FIELDS = {
 def pour(answer: wire.Answer, body: bytes, assembly: Assembly) -> None:
     """A whole answer. Raises LLMError: the one that it holds, or because it is none."""
     head(answer, assembly)
-    if wire.present(answer.error) or answer.status == "failed":
+    if present(answer.error) or answer.status == "failed":
         take_usage(answer.usage, assembly, complete=False)
         raise failure(answer.error, body)
     if answer.output is None and not isinstance(answer.status, str):
@@ -136,12 +136,22 @@ def take_usage(raw: Raw, assembly: Assembly, *, complete: bool) -> None:
         assembly.set_usage(usage)
 
 
+def decode_count(body: bytes) -> int:
+    """See `providers.base.CountingDialect.decode_count`."""
+    counted = wire.INPUT_TOKENS.read(body)
+    if present(counted.error):
+        raise failure(counted.error, body)
+    if counted.input_tokens is None or not 0 <= counted.input_tokens < 2**31:
+        raise unreadable(body)
+    return counted.input_tokens
+
+
 # -- errors -----------------------------------------------------------------------------------------------------------
 
 
 def failure(error: Raw, body: bytes) -> LLMError:
     """The error that an answer holds which began well."""
-    value: Any = try_loads(bytes(error)) if wire.present(error) else None
+    value: Any = try_loads(bytes(error)) if present(error) else None
     return error_of(facts_of({"error": value}) if value else Facts(), status=200, body=body, fields=FIELDS)
 
 

@@ -1,4 +1,4 @@
-"""Decodes a stream of typed events.
+"""Decodes an answer: whole, or a stream of typed events.
 
 What an event adds is taken as it comes; an event that ends something repeats it whole, and of that only what is missing
 is taken. So an answer is whole even where a server leaves out kinds of events, down to the last one alone, which holds
@@ -16,7 +16,9 @@ from trunkline_server.providers.assembly import Assembly, clean
 from trunkline_server.providers.base import BARE, Event
 from trunkline_server.providers.dialects.openai_responses import response, wire
 from trunkline_server.providers.dialects.openai_responses.items import CHOICE, Items, Place
-from trunkline_server.providers.jsontext import loads, try_loads
+from trunkline_server.providers.framing import pour
+from trunkline_server.providers.jsontext import loads, present, try_loads
+from trunkline_server.providers.sse import is_stream
 
 _DONE = b"[DONE]"
 
@@ -37,6 +39,14 @@ _OWNERS: Mapping[str | None, str] = {
     "response.function_call_arguments.delta": "function_call",
     "response.custom_tool_call_input.delta": "custom_tool_call",
 }
+
+
+def decode(body: bytes, assembly: Assembly) -> None:
+    """See `providers.base.Dialect.decode`. Takes a stream too."""
+    if is_stream(body):
+        pour("sse", body, StreamDecoder(assembly))
+    else:
+        response.pour(wire.ANSWER.read(body), body, assembly)
 
 
 class StreamDecoder:
@@ -93,17 +103,17 @@ class StreamDecoder:
 
     def _created(self, event: wire.Event, data: bytes) -> None:
         self._assembly.touch(CHOICE)
-        if wire.present(event.response) and not self._assembly.response_id:
+        if present(event.response) and not self._assembly.response_id:
             response.head(wire.ANSWER.read(bytes(event.response)), self._assembly)
 
     def _ended(self, event: wire.Event, data: bytes) -> None:
-        answer = wire.ANSWER.read(bytes(event.response)) if wire.present(event.response) else wire.Answer()
+        answer = wire.ANSWER.read(bytes(event.response)) if present(event.response) else wire.Answer()
         if answer.status is None or answer.status == "in_progress":
             answer.status = (event.type or "").rpartition(".")[2]
         response.head(answer, self._assembly)
-        if wire.present(answer.error) or answer.status == "failed":
+        if present(answer.error) or answer.status == "failed":
             response.take_usage(answer.usage, self._assembly, complete=False)
-            if self._error is not None and not wire.present(answer.error):
+            if self._error is not None and not present(answer.error):
                 raise self._error
             raise response.failure(answer.error, data)
         self._rest(answer)
@@ -205,13 +215,13 @@ class StreamDecoder:
 
     def _part_begun(self, event: wire.Event, data: bytes) -> None:
         place = self._place(event)
-        if wire.present(event.part) and not place.done:
+        if present(event.part) and not place.done:
             index = event.content_index if event.summary_index is None else event.summary_index
             self._items.announced(place, index or 0, bytes(event.part))
 
     def _part_ended(self, event: wire.Event, data: bytes) -> None:
         place = self._place(event)
-        if wire.present(event.part) and not place.done:
+        if present(event.part) and not place.done:
             index = event.content_index if event.summary_index is None else event.summary_index
             self._items.completed(place, index or 0, bytes(event.part))
 
@@ -228,7 +238,7 @@ class StreamDecoder:
 
     def _annotated(self, event: wire.Event, data: bytes) -> None:
         place = self._place(event)
-        if wire.present(event.annotation) and not place.done:
+        if present(event.annotation) and not place.done:
             self._items.cite(
                 self._items.piece(place, "text", event.content_index or 0), event.annotation, event.annotation_index
             )

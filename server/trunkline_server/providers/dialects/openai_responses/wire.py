@@ -147,8 +147,3 @@ CALL = Reader(Call)
 ANNOTATION = Reader(Annotation)
 USAGE = Reader(UsageCounts)
 INPUT_TOKENS = Reader(InputTokens)
-
-
-def present(raw: Raw) -> bool:
-    """Is the verbatim member there, and not null?"""
-    return len(raw) > 0 and bytes(raw) != b"null"
