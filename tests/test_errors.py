@@ -320,6 +320,8 @@ async def test_an_answer_may_be_larger_than_a_request() -> None:
 
 async def test_a_bug_tells_its_story_to_the_log_only() -> None:
     class Broken:
+        address = ""
+
         async def send(self, *_: object) -> None:
             raise ZeroDivisionError("the story of sk-0123456789abcdef0123456789")
 

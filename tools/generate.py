@@ -14,9 +14,13 @@ FRESH = ROOT / ".build" / "generated"
 
 # Where the stubs live, and which files there are generated: all else in these folders is written by hand.
 STUBS = {
-    "clients/python/trunkline/v1": ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*_pb2_grpc.pyi"),
-    "clients/go/trunkline/v1": ("*.pb.go",),
-    "clients/typescript/src/trunkline/v1": ("*_pb.ts",),
+    f"{folder}/{version}": patterns
+    for version in ("v1", "v1alpha")
+    for folder, patterns in {
+        "clients/python/trunkline": ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*_pb2_grpc.pyi"),
+        "clients/go/trunkline": ("*.pb.go",),
+        "clients/typescript/src/trunkline": ("*_pb.ts",),
+    }.items()
 }
 
 

@@ -3,7 +3,7 @@ import { defineConfig } from "eslint/config";
 import tseslint from "typescript-eslint";
 
 export default defineConfig(
-  { ignores: ["dist/", "src/trunkline/v1/", "src/google/"] },
+  { ignores: ["dist/", "src/trunkline/v1/", "src/trunkline/v1alpha/", "src/google/"] },
   eslint.configs.recommended,
   tseslint.configs.strictTypeChecked,
   tseslint.configs.stylisticTypeChecked,

@@ -5,12 +5,55 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 from trunkline.v1 import completion_pb2
 from trunkline_server.errors import GatewayError, LLMError
+
+
+class Cause(IntEnum):
+    """Why an attempt is made; the numbers are those of trunkline.v1alpha.AttemptCause."""
+
+    FIRST = 1
+    RETRY = 2
+    FALLBACK = 3
+    HEDGE = 4
+    RESTART = 5
+    CONTINUE = 6
+    BATCH = 7
+
+
+class Kept:
+    """What is kept of one body for the record of a call: its beginning, within a bound."""
+
+    __slots__ = ("_pieces", "left", "truncated")
+
+    def __init__(self, most: int) -> None:
+        """`most`: bytes; 0 keeps nothing, which is no truncation."""
+        self._pieces: list[bytes] = []
+        #: Bytes that may still be kept.
+        self.left = most
+        self.truncated = False
+
+    def add(self, piece: bytes) -> None:
+        """Costs a call and an append: pieces are joined by whoever reads them."""
+        if len(piece) > self.left:
+            if self.left <= 0 and not self._pieces:
+                return
+            piece, self.truncated = piece[: self.left], True
+        self.left -= len(piece)
+        self._pieces.append(piece)
+
+    @property
+    def pieces(self) -> list[bytes]:
+        return self._pieces
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self._pieces)
 
 
 @dataclass(slots=True)
@@ -21,11 +64,26 @@ class Attempt:
     provider: str
     model: str
     began: float
+    #: What is kept of the body that was sent, and of the one that came back.
+    request: Kept
+    response: Kept
+    cause: Cause = Cause.FIRST
+    #: Name of the credential; "" is the provider's own.
+    credential: str = ""
+    #: Scheme, host and path that the request went to.
+    endpoint: str = ""
     ended: float | None = None
+    first_event_at: float | None = None
     reason: str = ""
+    #: The error's own message; redacted by whoever shows it.
+    message: str = ""
     http_status: int | None = None
     #: The provider's id of the HTTP request.
     request_id: str = ""
+    #: Media type of the answer.
+    content_type: str = ""
+    usage: completion_pb2.Usage | None = None
+    rate_limits: Sequence[completion_pb2.RateLimit] = ()
 
     @property
     def seconds(self) -> float:
@@ -61,23 +119,44 @@ class Call:
     first_token_at: float | None = None
     #: Events sent to the caller.
     sequence: int = 0
+    #: Bytes of all messages sent to the caller.
+    sent_bytes: int = 0
+    streamed: bool = False
+    #: What the record of the call keeps, a value of Capture; set when the request is known.
+    capture: int = completion_pb2.CAPTURE_OFF
+    #: Most bytes of one body that the record keeps; 0: none.
+    keep_bytes: int = 0
+    #: What is kept of the messages sent to the caller, each a piece of its own.
+    answer: Kept = field(default_factory=lambda: Kept(0))
+    #: W3C ids of the server's span, in lower-case hexadecimal.
+    otel_trace_id: str = ""
+    otel_span_id: str = ""
     #: Why the gateway itself ends the call; set before its task is cancelled.
     ending: GatewayError | None = None
 
-    def begin_attempt(self, provider: str, model: str) -> Attempt:
+    def keep(self, capture: int, most: int) -> None:
+        """What the record keeps of this call: `most` bytes of each body, if it keeps content at all."""
+        self.capture = capture
+        self.keep_bytes = most if capture == completion_pb2.CAPTURE_FULL else 0
+        self.answer = Kept(self.keep_bytes)
+
+    def begin_attempt(self, provider: str, model: str, cause: Cause = Cause.FIRST) -> Attempt:
         self.provider, self.model = provider, model
-        attempt = Attempt(len(self.attempts) + 1, provider, model, time.monotonic())
+        most = self.keep_bytes
+        attempt = Attempt(
+            len(self.attempts) + 1, provider, model, time.monotonic(), Kept(most), Kept(most), cause=cause
+        )
         self.attempts.append(attempt)
         return attempt
 
     @contextmanager
-    def attempt(self, provider: str, model: str) -> Iterator[Attempt]:
-        """One attempt: an error of the provider's leaves with its name and what is known of the answer."""
-        attempt = self.begin_attempt(provider, model)
+    def attempting(self, attempt: Attempt) -> Iterator[None]:
+        """The time of an attempt: an error of the provider's leaves with its name and what is known of the answer."""
+        provider, model = attempt.provider, attempt.model
         try:
-            yield attempt
+            yield
         except GatewayError as error:
-            attempt.reason = error.reason
+            attempt.reason, attempt.message = error.reason, str(error)
             if isinstance(error, LLMError):
                 error.provider, error.model = provider, model
                 if error.http_status is None:
@@ -90,8 +169,9 @@ class Call:
 
     def answered(self, attempt: Attempt, status: int, request_id: str) -> None:
         """The provider has begun to answer the attempt."""
+        attempt.first_event_at = time.monotonic()
         if self.first_event_at is None:
-            self.first_event_at = time.monotonic()
+            self.first_event_at = attempt.first_event_at
         attempt.http_status, attempt.request_id = status, request_id
         self.provider_request_id = self.provider_request_id or request_id
 

@@ -13,6 +13,7 @@ from trunkline_server import prices
 from trunkline_server.call import Call
 from trunkline_server.engine import Engine, refuse_unsupported
 from trunkline_server.errors import GatewayError, InvalidRequest, LLMError, LLMTimeoutError, ModelNotFound, Violation
+from trunkline_server.exchange import exchange
 from trunkline_server.providers.assembly import timestamp
 from trunkline_server.providers.base import (
     Capabilities,
@@ -23,7 +24,6 @@ from trunkline_server.providers.base import (
     PagedListingDialect,
     UpstreamRequest,
 )
-from trunkline_server.providers.headers import request_id
 from trunkline_server.providers.prepare import prepared
 from trunkline_server.providers.provider import Provider
 
@@ -110,11 +110,9 @@ class Catalog:
         request = dialect.encode_count(spec, target, notes)
         refuse_unsupported(notes, options)
         call.limit(provider.total_unary)
-        with call.attempt(provider.name, route.model) as attempt:
-            reply = await upstream.send(request, call.forward)
-            call.answered(attempt, reply.status, request_id(reply.headers))
-            if not 200 <= reply.status < 300:
-                raise provider.dialect_for(route.model).classify(reply.status, reply.headers, reply.body)
+        attempt = call.begin_attempt(provider.name, route.model)
+        with call.attempting(attempt):
+            reply = await exchange(call, attempt, upstream, provider.dialect_for(route.model), request)
             answer.input_tokens = dialect.decode_count(reply.body)
         answer.source = completion_pb2.USAGE_SOURCE_REPORTED
         return answer

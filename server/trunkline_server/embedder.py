@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from trunkline.v1 import completion_pb2
 from trunkline.v1 import embedding_service_pb2 as pb
-from trunkline_server.call import Call
+from trunkline_server.call import Call, Cause
 from trunkline_server.engine import Engine, refuse_unsupported
 from trunkline_server.errors import LLMInvalidResponseError, UnsupportedParameter, Violation
+from trunkline_server.exchange import exchange
 from trunkline_server.providers.base import EmbeddingDialect, Notes, Target, UpstreamRequest, Vectors
-from trunkline_server.providers.headers import request_id
 from trunkline_server.providers.provider import Provider, Upstream
 
 #: Requests of one call that run side by side.
@@ -85,12 +85,12 @@ class _Batch:
     size: int
 
     async def run(self) -> Vectors:
-        with self.call.attempt(self.provider.name, self.target.model) as attempt:
-            reply = await self.upstream.send(self.request, self.call.forward)
-            self.call.answered(attempt, reply.status, request_id(reply.headers))
-            if not 200 <= reply.status < 300:
-                raise self.provider.dialect_for(self.target.model).classify(reply.status, reply.headers, reply.body)
+        call, model = self.call, self.target.model
+        attempt = call.begin_attempt(self.provider.name, model, Cause.BATCH if call.attempts else Cause.FIRST)
+        with call.attempting(attempt):
+            reply = await exchange(call, attempt, self.upstream, self.provider.dialect_for(model), self.request)
             answer = self.dialect.decode_embeddings(reply.body)
+            attempt.usage = answer.usage
             # Counted here: one too many and one too few in the next would give each input its neighbour's vector.
             if len(answer.vectors) != self.size:
                 raise LLMInvalidResponseError(

@@ -21,10 +21,10 @@ from trunkline_server.errors import (
     UnsupportedParameter,
     Violation,
 )
+from trunkline_server.exchange import exchange, streamed
 from trunkline_server.providers.assembly import Assembly, StreamEvent, timestamp
 from trunkline_server.providers.base import Decoder, Dialect, Notes, Target, UpstreamRequest
 from trunkline_server.providers.framing import FRAMINGS, Framer
-from trunkline_server.providers.headers import rate_limits, request_id
 from trunkline_server.providers.prepare import prepared
 from trunkline_server.providers.provider import Provider, Upstream
 
@@ -97,15 +97,12 @@ class Engine:
         call.limit(ready.provider.total_unary)
         assembly = Assembly(ready.target.origin, ready.target.model, reasoning_argument=ready.reasoning_argument)
         async with self._attempt(call, ready, assembly) as attempt:
-            reply = await ready.upstream.send(ready.request, call.forward)
-            call.answered(attempt, reply.status, request_id(reply.headers))
-            if not 200 <= reply.status < 300:
-                raise ready.dialect.classify(reply.status, reply.headers, reply.body)
+            reply = await exchange(call, attempt, ready.upstream, ready.dialect, ready.request)
             ready.dialect.decode(reply.body, assembly)
             assembly.require_content()
             assembly.require_order()
         answer = assembly.completion()
-        self._complete(call, answer, ready, reply.headers)
+        self._complete(call, answer, ready, attempt)
         if options.include_raw:
             answer.raw.content_type = reply.headers.get("content-type", "")
             answer.raw.body = reply.body[:MAX_RAW_BYTES]
@@ -142,12 +139,10 @@ class Engine:
         async with (
             self._attempt(call, ready, assembly) as attempt,
             _first_bytes_within(ready.provider.first_token) as patience,
-            ready.upstream.stream(ready.request, call.forward) as reply,
+            streamed(call, attempt, ready.upstream, dialect, ready.request) as reply,
         ):
             ready.sent()
-            call.answered(attempt, reply.status, request_id(reply.headers))
-            if not 200 <= reply.status < 300:
-                raise dialect.classify(reply.status, reply.headers, await reply.read())
+            kept = attempt.response
             chunks = reply.chunks()
             if window:
                 chunks = _windowed(chunks, window)
@@ -157,6 +152,8 @@ class Engine:
                 while not ended:
                     chunk = await (_lingering(chunks) if assembly.ended else anext(chunks, None))
                     ended = chunk is None
+                    if chunk is not None and kept.left:
+                        kept.add(chunk)
                     if not begun:
                         begun = True
                         patience.reschedule(None)
@@ -169,7 +166,7 @@ class Engine:
                         yield events
                     if failure is not None:
                         raise failure
-        yield [self._finished(call, ready, assembly, reply.headers, include_completion)]
+        yield [self._finished(call, ready, assembly, attempt, include_completion)]
 
     def prepare(self, call: Call, spec: CompletionSpec, options: CallOptions, *, stream: bool) -> Prepared:
         """Resolves and encodes. Raises ModelNotFound, UnsupportedParameter and InvalidRequest."""
@@ -208,11 +205,12 @@ class Engine:
     @asynccontextmanager
     async def _attempt(self, call: Call, ready: Prepared, assembly: Assembly) -> AsyncIterator[Attempt]:
         """One attempt, after which the call knows what was spent."""
+        attempt = call.begin_attempt(ready.provider.name, ready.target.model)
         try:
-            with call.attempt(ready.provider.name, ready.target.model) as attempt:
+            with call.attempting(attempt):
                 yield attempt
         finally:
-            call.usage = assembly.usage
+            call.usage = attempt.usage = assembly.usage
             call.first_token_at = assembly.first_token_at
 
     def _attempt_started(self, ready: Prepared, attempt: Attempt, assembly: Assembly) -> StreamEvent:
@@ -224,9 +222,7 @@ class Engine:
         started.provider_response_id = assembly.response_id
         return event
 
-    def _complete(
-        self, call: Call, answer: completion_pb2.Completion, ready: Prepared, headers: Mapping[str, str]
-    ) -> None:
+    def _complete(self, call: Call, answer: completion_pb2.Completion, ready: Prepared, attempt: Attempt) -> None:
         """Adds what the gateway knows to what the provider said."""
         answer.id = call.id
         answer.create_time.CopyFrom(timestamp(call.create_time))
@@ -235,14 +231,14 @@ class Engine:
         answer.attempts = len(call.attempts)
         answer.timing.CopyFrom(timing(call))
         answer.warnings.extend(ready.notes.warnings())
-        answer.rate_limits.extend(rate_limits(headers))
+        answer.rate_limits.extend(attempt.rate_limits)
 
     def _finished(
         self,
         call: Call,
         ready: Prepared,
         assembly: Assembly,
-        headers: Mapping[str, str],
+        attempt: Attempt,
         include_completion: bool,
     ) -> StreamEvent:
         event = StreamEvent()
@@ -255,10 +251,10 @@ class Engine:
         finished.provider_request_id = call.provider_request_id
         finished.service_tier = assembly.service_tier
         finished.system_fingerprint = assembly.system_fingerprint
-        finished.rate_limits.extend(rate_limits(headers))
+        finished.rate_limits.extend(attempt.rate_limits)
         if include_completion:
             answer = assembly.completion()
-            self._complete(call, answer, ready, headers)
+            self._complete(call, answer, ready, attempt)
             answer.timing.CopyFrom(finished.timing)
             finished.completion.CopyFrom(answer)
         return event

@@ -74,6 +74,8 @@ class _Script:
 class FakeUpstream:
     """Answers requests of the OpenAI dialect."""
 
+    address = ""
+
     def __init__(self) -> None:
         self._limited: collections.OrderedDict[str, None] = collections.OrderedDict()
         self._made = 0

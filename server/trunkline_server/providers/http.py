@@ -116,6 +116,8 @@ class Upstream:
         #: Host and port, as errors name it.
         self._where = url.netloc.decode("ascii")
         self._url = url
+        #: What a request's path is appended to.
+        self.address = f"{url.scheme}://{self._where}{url.path.rstrip('/')}"
         self._urls: dict[str, httpx.URL] = {}
         self._own = {name.lower(): _own_value(name, value) for name, value in headers.items()}
         self._headers = httpx.Headers(

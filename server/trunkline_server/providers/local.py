@@ -22,6 +22,8 @@ _POLL = 0.05
 class LocalUpstream:
     """Carries requests to the embedded model."""
 
+    address = ""
+
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._http = HttpUpstream(

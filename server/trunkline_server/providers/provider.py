@@ -37,6 +37,10 @@ class StreamReply(Protocol):
 class Upstream(Protocol):
     """Carries requests to one endpoint with one credential. Raises LLMConnectionError and LLMTimeoutError."""
 
+    @property
+    def address(self) -> str:
+        """What a request's path is appended to; "" where there is no address."""
+
     async def send(self, request: UpstreamRequest, extra_headers: Headers = ()) -> Reply: ...
     def stream(
         self, request: UpstreamRequest, extra_headers: Headers = ()

@@ -30,6 +30,7 @@ from trunkline_server.redact import Redactor, redact
 from trunkline_server.rpc.access import Callers
 from trunkline_server.rpc.status import AttemptFacts, CallFacts, Failure, failure, to_gateway_error
 from trunkline_server.telemetry import Telemetry
+from trunkline_server.traces.base import NoRecorder, Recorder
 
 Request = TypeVar("Request", bound=Message)
 RequestIn = TypeVar("RequestIn", bound=Message, contravariant=True)
@@ -123,15 +124,28 @@ class Boundary:
     """Wraps the methods of the services."""
 
     def __init__(
-        self, callers: Callers, limits: Limits, telemetry: Telemetry, running: Running, redactor: Redactor = redact
+        self,
+        callers: Callers,
+        limits: Limits,
+        telemetry: Telemetry,
+        running: Running,
+        redactor: Redactor = redact,
+        *,
+        recorder: Recorder | None = None,
     ) -> None:
         self._callers = callers
         self._limits = limits
         self._telemetry = telemetry
         self._redactor = redactor
+        self._recorder = recorder or NoRecorder()
         self.running = running
 
-    def unary(self, name: str, request_type: type[Request], method: Unary[Request]) -> Handler:
+    def unary(
+        self, name: str, request_type: type[Request], method: Unary[Request], *, recorded: bool = True
+    ) -> Handler:
+        """`recorded`: the call leaves a trace."""
+        recorder = self._recorder if recorded else NoRecorder()
+
         async def handle(data: bytes, context: Context) -> bytes:
             call = Call(name)
             answer = b""
@@ -139,29 +153,41 @@ class Boundary:
             async def run() -> None:
                 nonlocal answer
                 request = self._parsed(request_type, data)
+                recorder.opened(call, request, data)
                 answer = (await method(request, call)).SerializeToString()
+                call.sent_bytes = len(answer)
+                call.answer.add(answer)
 
-            await self._guard(call, context, len(data), run)
+            await self._guard(call, context, len(data), run, recorder)
             return answer
 
         return grpc.unary_unary_rpc_method_handler(handle)  # bytes in, bytes out
 
-    def stream(self, name: str, request_type: type[Request], method: Streaming[Request]) -> Handler:
+    def stream(
+        self, name: str, request_type: type[Request], method: Streaming[Request], *, recorded: bool = True
+    ) -> Handler:
+        """`recorded`: the call leaves a trace."""
+        recorder = self._recorder if recorded else NoRecorder()
+
         async def handle(data: bytes, context: Context) -> None:
-            call = Call(name)
+            call = Call(name, streamed=True)
 
             async def run() -> None:
-                await method(self._parsed(request_type, data), call, context)
+                request = self._parsed(request_type, data)
+                recorder.opened(call, request, data)
+                await method(request, call, context)
 
-            await self._guard(call, context, len(data), run)
+            await self._guard(call, context, len(data), run, recorder)
 
         return grpc.unary_stream_rpc_method_handler(handle)  # writes by itself
 
-    async def _guard(self, call: Call, context: Context, size: int, run: Callable[[], Awaitable[None]]) -> None:
+    async def _guard(
+        self, call: Call, context: Context, size: int, run: Callable[[], Awaitable[None]], recorder: Recorder
+    ) -> None:
         telemetry = self._telemetry
         telemetry.began(call)
         ended: Failure | None = None
-        code, reason = "OK", ""
+        code, reason = grpc.StatusCode.OK, ""
         try:
             try:
                 self._enter(call, context)
@@ -171,7 +197,7 @@ class Boundary:
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if call.ending is None or task is None:
-                    code, reason = "CANCELLED", "CANCELLED"
+                    code, reason = grpc.StatusCode.CANCELLED, "CANCELLED"
                     raise
                 # We ended the call ourselves: a drain or CancelCompletion.
                 task.uncancel()
@@ -183,8 +209,9 @@ class Boundary:
         finally:
             self.running.calls.pop(call.id, None)
             if ended is not None:
-                code, reason = ended.code.name, ended.reason
-            telemetry.ended(call, code, reason, size)
+                code, reason = ended.code, ended.reason
+            telemetry.ended(call, code.name, reason, size)
+            recorder.closed(call, code.value[0], reason, b"" if ended is None else ended.status)
         if ended is not None:
             await _abort(context, ended)
 

@@ -35,7 +35,9 @@ class CompletionMethods:
             "CreateCompletion": boundary.unary("CreateCompletion", pb.CreateCompletionRequest, self.create),
             "StreamCompletion": boundary.stream("StreamCompletion", pb.StreamCompletionRequest, self.stream),
             "CountTokens": boundary.unary("CountTokens", pb.CountTokensRequest, self.count),
-            "CancelCompletion": boundary.unary("CancelCompletion", pb.CancelCompletionRequest, self.cancel),
+            "CancelCompletion": boundary.unary(
+                "CancelCompletion", pb.CancelCompletionRequest, self.cancel, recorded=False
+            ),
         }
 
     async def create(self, request: pb.CreateCompletionRequest, call: Call) -> pb.CreateCompletionResponse:

@@ -57,8 +57,13 @@ class EventWriter:
         # Counted before it is written: what gRPC has taken arrives, even if this task is ended while it waits.
         self._call.sequence += 1
         event.sequence_number = self._call.sequence
+        data = event.SerializeToString()
+        call = self._call
+        call.sent_bytes += len(data)
+        if call.answer.left:
+            call.answer.add(data)
         try:
-            await self._context.write(event.SerializeToString())
+            await self._context.write(data)
         except Exception as error:
             # Bytes can always be written, except to a caller who has left; gRPC has several private exceptions for it,
             # and may tell of it before it cancels the call.

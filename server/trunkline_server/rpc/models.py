@@ -26,8 +26,8 @@ class ModelMethods:
 
     def methods(self, boundary: Boundary) -> Methods:
         return {
-            "ListModels": boundary.unary("ListModels", pb.ListModelsRequest, self.list),
-            "GetModel": boundary.unary("GetModel", pb.GetModelRequest, self.get),
+            "ListModels": boundary.unary("ListModels", pb.ListModelsRequest, self.list, recorded=False),
+            "GetModel": boundary.unary("GetModel", pb.GetModelRequest, self.get, recorded=False),
         }
 
     async def list(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:

@@ -41,6 +41,8 @@ class Failure:
     message: str
     trailers: tuple[tuple[str, str | bytes], ...]
     reason: str
+    #: The google.rpc.Status among the trailers, serialized.
+    status: bytes
 
 
 def to_gateway_error(exc: BaseException) -> GatewayError:
@@ -63,11 +65,12 @@ def failure(error: GatewayError, facts: CallFacts, redactor: Redactor = redact) 
         details.append(case.llm_error_detail())
     details.extend(detail for make in row.details if (detail := make(case)) is not None)
     status = Status(code=row.code.value[0], message=case.message)
-    trailers: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", serialized(case, status, details))]
+    packed = serialized(case, status, details)
+    trailers: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", packed)]
     pushback = row.pushback(case)
     if pushback is not None:
         trailers.append(("grpc-retry-pushback-ms", str(pushback)))
-    return Failure(row.code, case.message, tuple(trailers), error.reason)
+    return Failure(row.code, case.message, tuple(trailers), error.reason, packed)
 
 
 # -- pushback ---------------------------------------------------------------------------------------------------------

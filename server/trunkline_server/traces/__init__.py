@@ -1,0 +1,1 @@
+"""The records of calls: how they are kept, delivered to backends, and read."""
