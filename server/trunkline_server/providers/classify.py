@@ -54,16 +54,19 @@ def _rule(
 _CREDITS = (
     r"credit balance|available credits|insufficient (balance|credits?|funds|quota)|out of credits|requires more credits"
     r"|monthly included credits|spending limit|exceeded your current quota|check your plan and billing|payment required"
+    r"|specified api usage limits|exceeded your budget"
 )
 _CONTEXT = (
-    r"prompt is too long|context[ _]?(length|window|size)|maximum context|input tokens? (count )?exceed"
+    r"prompt is too long|context[ _]?(length|window|size|limit)|maximum context|input tokens? (count\b|exceed)"
     r"|number of input tokens exceeds|too many (input )?tokens|exceeds? the maximum (number of )?(input )?tokens"
-    r"|input is too long|maximum (input|prompt) length|prompt (length|contains \d+).*(exceeds?|maximum)"
-    r"|exceed_context_size|reduce the length of the (messages|input|prompt)"
+    r"|input is too long|max(imum)? (allowed )?(input|prompt|model) length|range of input length|model token limit"
+    r"|prompt (length|contains \d+).*(exceeds?|maximum)|prompt exceeds max|tokens.{0,20}max_new_tokens.{0,20}must be"
+    r"|exceed_context_size|reduce the length of the (messages|input|prompt)|total text bytes"
 )
 _FILTER = (
     r"content (management )?policy|content filter|violates? (our |the )?usage (guidelines|polic)|safety_check_type"
     r"|blocked by (the |our )?(content|safety|guardrail)|flagged by (our |the )?(moderation|safety)|safety system"
+    r"|(input|prompt|request) was flagged|unsafe or sensitive content|inappropriate content|content exists risk"
 )
 _KEY = (
     r"(incorrect|invalid|missing|expired|unknown) (x-)?api[ -]?key"
@@ -76,7 +79,7 @@ _MODEL = (
     r"|model \S+ is not supported\.? supported models"
 )
 _TOO_LARGE = (
-    r"request (is )?too large"
+    r"request (is )?too large|maximum request size|tokens per submitted batch"
     r"|(image|file|document|payload|body)\b.{0,80}\b(too large|exceeds?\b.{0,40}\b(size|[mk]i?b\b))"
 )
 _CAPACITY = (
@@ -96,7 +99,7 @@ _RULES: tuple[_Rule, ...] = (
         errors.LLMInsufficientCreditsError,
         402,
         codes="insufficient_quota insufficient_credits insufficient_balance billing_error billing_not_active"
-        " billing_hard_limit_reached payment_required quota_exhausted",
+        " billing_hard_limit_reached payment_required quota_exhausted exceeded_current_quota_error arrearage",
         text=_CREDITS,
         within=(400, 403, 429),
         unless="resource_exhausted",
@@ -104,7 +107,7 @@ _RULES: tuple[_Rule, ...] = (
     _rule(
         errors.LLMContentFilterError,
         codes="content_filter content_filtered content_policy_violation responsibleaipolicyviolation moderation_blocked"
-        " guardrail_intervened safety_check_failed",
+        " guardrail_intervened safety_check_failed data_inspection_failed datainspectionfailed",
         text=_FILTER,
         within=(400, 403),
     ),
@@ -153,7 +156,11 @@ _RULES: tuple[_Rule, ...] = (
         codes="permission_denied permission_error forbidden accessdeniedexception access_denied"
         " unsupported_country_region_territory",
     ),
-    _rule(errors.LLMRequestTooLargeError, 413, codes="request_too_large payload_too_large content_too_large"),
+    _rule(
+        errors.LLMRequestTooLargeError,
+        413,
+        codes="request_too_large payload_too_large content_too_large max_tokens_per_request",
+    ),
     _rule(errors.LLMUnprocessableEntityError, 422, codes="unprocessable_entity unprocessable_entity_error"),
     _rule(
         errors.LLMProviderOverloaded,
@@ -163,7 +170,7 @@ _RULES: tuple[_Rule, ...] = (
         codes="service_unavailable serviceunavailableexception unavailable modelnotreadyexception server_busy"
         " service_unavailable_error",
     ),
-    _rule(errors.LLMServerError, *range(500, 600), 444, 499),
+    _rule(errors.LLMServerError, *range(500, 600)),
     _rule(errors.ContextWindowExceededError, text=_CONTEXT),
     _rule(errors.LLMRequestTooLargeError, text=_TOO_LARGE),
     _rule(errors.LLMNotFoundError, text=_MODEL),

@@ -39,6 +39,7 @@ _MESSAGES = ("message", "msg", "detail", "error_description", "title", "Message"
 _TYPES = ("type", "status", "__type", "error_type", "name")
 _CODES = ("code", "error_code", "Code")
 _STATUSES = ("status", "status_code", "statusCode", "raw_status_code", "code", "http_code")
+_WAITS = ("retry_after", "retry_after_seconds", "resets_in_seconds")
 _INNER = ("innererror", "inner_error", "metadata", "details", "cause")
 _FILTERS = ("content_filter_result", "content_filter_results")
 
@@ -86,7 +87,7 @@ def _own(value: dict[str, Any], facts: Facts, *, around: bool = False) -> None:
     if facts.status is None:
         facts.status = next((number for name in _STATUSES if (number := _status(value.get(name)))), None)
     if facts.retry_after is None:
-        facts.retry_after = seconds_of(value.get("retry_after"))
+        facts.retry_after = next((wait for name in _WAITS if (wait := seconds_of(value.get(name))) is not None), None)
 
 
 def _say(said: Any, facts: Facts, depth: int) -> None:
