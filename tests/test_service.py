@@ -19,7 +19,12 @@ from trunkline.v1 import completion_service_pb2 as pb
 from trunkline.v1 import embedding_service_pb2, model_service_pb2
 from trunkline_server.telemetry import make_access_log, make_log
 
-SERVED = ["trunkline.v1.CompletionService", "trunkline.v1.EmbeddingService", "trunkline.v1.ModelService"]
+SERVED = [
+    "trunkline.v1.CompletionService",
+    "trunkline.v1.EmbeddingService",
+    "trunkline.v1.ModelService",
+    "trunkline.v1alpha.PipelineService",
+]
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 # -- health -----------------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from trunkline_server.rpc.boundary import Boundary, Limits, Running
 from trunkline_server.rpc.completions import CompletionMethods
 from trunkline_server.rpc.embeddings import EmbeddingMethods
 from trunkline_server.rpc.models import ModelMethods
+from trunkline_server.rpc.pipeline import PipelineMethods
 from trunkline_server.rpc.server import Server, TlsFiles
 from trunkline_server.telemetry import Metrics, Telemetry, make_access_log, make_log
 
@@ -93,11 +94,12 @@ def build(
     limits = Limits(max_calls=settings.limits.max_calls, forward_metadata=frozenset(settings.forward_metadata))
     boundary = Boundary(callers, limits, telemetry, running, redactor)
     catalog = Catalog(engine)
-    services = (
-        CompletionMethods(engine, catalog, running, heartbeat=settings.stream.heartbeat, allow_raw=settings.allow_raw),
-        EmbeddingMethods(Embedder(engine)),
-        ModelMethods(catalog),
+    completions = CompletionMethods(
+        engine, catalog, running, heartbeat=settings.stream.heartbeat, allow_raw=settings.allow_raw
     )
+    embeddings = EmbeddingMethods(Embedder(engine))
+    pipeline = PipelineMethods((completions, embeddings), running)
+    services = (completions, embeddings, ModelMethods(catalog), pipeline)
     server = Server(services, boundary, max_receive_bytes=settings.limits.max_request_bytes, share_port=share_port)
     return App(server, engine, telemetry, settings)
 

@@ -75,6 +75,8 @@ class Running:
 
     calls: dict[str, tuple[Call, asyncio.Task[Any]]] = field(default_factory=dict)
     draining: bool = False
+    #: Set when it begins to drain.
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
     #: Calls refused because of that.
     refused: int = 0
 
@@ -101,6 +103,7 @@ class Running:
     async def drain(self, grace: float) -> None:
         """Refuses new calls, lets those in flight finish within `grace` seconds, and ends the rest."""
         self.draining = True
+        self.closing.set()
         tasks = {task for _, task in self.calls.values()}
         if tasks and grace > 0:
             await asyncio.wait(tasks, timeout=grace)
@@ -181,16 +184,34 @@ class Boundary:
 
         return grpc.unary_stream_rpc_method_handler(handle)  # writes by itself
 
+    def bidirectional(self, name: str, method: Callable[[Call, Context], Awaitable[None]]) -> Handler:
+        """A stream of messages both ways that holds calls: it leaves no trace of its own, and reads by itself."""
+
+        async def handle(_: object, context: Context) -> None:
+            call = Call(name, streamed=True)
+            # The calls in it end first, each with a status of its own.
+            await self._guard(call, context, 0, lambda: method(call, context), NoRecorder(), hurry=0.5)
+
+        return grpc.stream_stream_rpc_method_handler(handle)
+
     async def _guard(
-        self, call: Call, context: Context, size: int, run: Callable[[], Awaitable[None]], recorder: Recorder
+        self,
+        call: Call,
+        context: Context,
+        size: int,
+        run: Callable[[], Awaitable[None]],
+        recorder: Recorder,
+        *,
+        hurry: float = 1.0,
     ) -> None:
+        """`hurry`: how much of the margin before the caller's deadline is kept."""
         telemetry = self._telemetry
         telemetry.began(call)
         ended: Failure | None = None
         code, reason = grpc.StatusCode.OK, ""
         try:
             try:
-                self._enter(call, context)
+                self._enter(call, context, hurry)
                 self.running.calls[call.id] = (call, asyncio.current_task())  # type: ignore[assignment]  # in a task
                 async with asyncio.timeout(call.remaining()) as call.timer:
                     await run()
@@ -215,7 +236,7 @@ class Boundary:
         if ended is not None:
             await _abort(context, ended)
 
-    def _enter(self, call: Call, context: Context) -> None:
+    def _enter(self, call: Call, context: Context, hurry: float) -> None:
         """Identity, request id, deadline, admission. Raises GatewayError."""
         if self.running.draining:
             self.running.refused += 1
@@ -236,7 +257,7 @@ class Boundary:
         remaining = context.time_remaining()
         if remaining is not None:
             margin = min(MARGIN_MOST, max(MARGIN_LEAST, MARGIN_SHARE * remaining))
-            call.deadline = time.monotonic() + remaining - margin
+            call.deadline = time.monotonic() + remaining - margin * hurry
         if len(self.running.calls) >= self._limits.max_calls:
             raise GatewayOverloaded(f"the server has {self._limits.max_calls} calls in flight; call again shortly")
 

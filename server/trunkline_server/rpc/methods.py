@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import grpc
 
@@ -11,7 +11,21 @@ from trunkline_server.call import Call
 from trunkline_server.errors import InvalidRequest, UnsupportedParameter
 from trunkline_server.rpc.validation import Findings
 
+if TYPE_CHECKING:
+    from trunkline_server.rpc.boundary import Boundary
+
 Methods: TypeAlias = "Mapping[str, grpc.RpcMethodHandler[Any, Any]]"
+
+
+class Service(Protocol):
+    """One gRPC service."""
+
+    @property
+    def NAME(self) -> str:  # noqa: N802  # a constant of the class
+        """Its full name."""
+
+    def methods(self, boundary: Boundary) -> Methods:
+        """Its methods by name, behind the boundary."""
 
 
 def accept(call: Call, findings: Findings, request: Any) -> None:

@@ -14,11 +14,7 @@ from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
 from trunkline_server.rpc.boundary import Boundary
-from trunkline_server.rpc.completions import CompletionMethods
-from trunkline_server.rpc.embeddings import EmbeddingMethods
-from trunkline_server.rpc.models import ModelMethods
-
-Service = CompletionMethods | EmbeddingMethods | ModelMethods
+from trunkline_server.rpc.methods import Service
 
 _HEALTH = "grpc.health.v1.Health"
 

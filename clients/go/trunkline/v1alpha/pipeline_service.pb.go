@@ -132,8 +132,8 @@ func (*PipelineRequest_Cancel) isPipelineRequest_Action() {}
 // How to run the stream.
 type PipelineSetup struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most calls in flight, 1 to 1,000. More are not read from the stream until some have ended, so that the client waits.
-	// Default 64.
+	// Most calls in flight, 1 to 1,000. While so many are, nothing more is read from the stream, so that the client waits,
+	// and a cancel that it has sent after more calls waits too. Default 64.
 	Window        *int32 `protobuf:"varint,1,opt,name=window,proto3,oneof" json:"window,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -179,7 +179,8 @@ func (x *PipelineSetup) GetWindow() int32 {
 // A call to run.
 type PipelineCall struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The client's name for the call, unique within the stream, 1 to 128 printable ASCII characters. Required.
+	// The client's name for the call, unlike that of any other call in flight, 1 to 128 printable ASCII characters.
+	// Required.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// The call. Required.
 	//

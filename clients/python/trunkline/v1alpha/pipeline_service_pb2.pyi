@@ -67,8 +67,8 @@ class PipelineSetup(_message.Message):
 
     WINDOW_FIELD_NUMBER: _builtins.int
     window: _builtins.int
-    """Most calls in flight, 1 to 1,000. More are not read from the stream until some have ended, so that the client waits.
-    Default 64.
+    """Most calls in flight, 1 to 1,000. While so many are, nothing more is read from the stream, so that the client waits,
+    and a cancel that it has sent after more calls waits too. Default 64.
     """
     def __init__(
         self,
@@ -97,7 +97,9 @@ class PipelineCall(_message.Message):
     CREATE_EMBEDDINGS_FIELD_NUMBER: _builtins.int
     COUNT_TOKENS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The client's name for the call, unique within the stream, 1 to 128 printable ASCII characters. Required."""
+    """The client's name for the call, unlike that of any other call in flight, 1 to 128 printable ASCII characters.
+    Required.
+    """
     @_builtins.property
     def create_completion(self) -> _completion_service_pb2.CreateCompletionRequest:
         """One whole answer."""

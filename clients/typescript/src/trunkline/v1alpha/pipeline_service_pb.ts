@@ -72,8 +72,8 @@ export const PipelineRequestSchema: GenMessage<PipelineRequest> = /*@__PURE__*/
  */
 export type PipelineSetup = Message<"trunkline.v1alpha.PipelineSetup"> & {
   /**
-   * Most calls in flight, 1 to 1,000. More are not read from the stream until some have ended, so that the client waits.
-   * Default 64.
+   * Most calls in flight, 1 to 1,000. While so many are, nothing more is read from the stream, so that the client waits,
+   * and a cancel that it has sent after more calls waits too. Default 64.
    *
    * @generated from field: optional int32 window = 1;
    */
@@ -94,7 +94,8 @@ export const PipelineSetupSchema: GenMessage<PipelineSetup> = /*@__PURE__*/
  */
 export type PipelineCall = Message<"trunkline.v1alpha.PipelineCall"> & {
   /**
-   * The client's name for the call, unique within the stream, 1 to 128 printable ASCII characters. Required.
+   * The client's name for the call, unlike that of any other call in flight, 1 to 128 printable ASCII characters.
+   * Required.
    *
    * @generated from field: string id = 1;
    */
