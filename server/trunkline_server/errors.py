@@ -20,6 +20,7 @@ GatewayError
 │   ├── RequestIdReused          the request id was used with another body
 │   ├── ConfigConflict           the etag does not match
 │   ├── ResumeExpired            the completion to resume is no longer kept
+│   ├── StoreUnavailable         what the gateway keeps cannot be reached now
 │   └── InternalError            a bug
 └── LLMError                     from the provider; itself the leaf for what fits nowhere else
     ├── LLMConnectionError       unreachable, or the connection broke
@@ -153,6 +154,11 @@ class ConfigConflict(GatewayError):
 
 class ResumeExpired(GatewayError):
     reason = "RESUME_EXPIRED"
+
+
+class StoreUnavailable(GatewayError):
+    reason = "STORE_UNAVAILABLE"
+    retryable = True
 
 
 class InternalError(GatewayError):

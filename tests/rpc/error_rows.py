@@ -485,6 +485,16 @@ ERROR_ROWS: tuple[ErrorRow, ...] = (
     ),
     ErrorRow("etag mismatch", lambda: errors.ConfigConflict("changed"), Code.ABORTED, "CONFIG_CONFLICT"),
     ErrorRow("resume expired", lambda: errors.ResumeExpired("gone"), Code.FAILED_PRECONDITION, "RESUME_EXPIRED"),
+    ErrorRow(
+        "store unavailable",
+        lambda: errors.StoreUnavailable("no backend answers"),
+        Code.UNAVAILABLE,
+        "STORE_UNAVAILABLE",
+        (_RETRY,),
+        _MS_UNSAID,
+        range(1, 3),
+        retryable=True,
+    ),
     ErrorRow("bug", lambda: errors.InternalError("the story"), Code.INTERNAL, "INTERNAL"),
 )
 # fmt: on

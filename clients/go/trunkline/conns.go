@@ -27,7 +27,8 @@ const (
 			"name": [
 				{"service": "trunkline.v1.CompletionService"},
 				{"service": "trunkline.v1.EmbeddingService"},
-				{"service": "trunkline.v1.ModelService"}
+				{"service": "trunkline.v1.ModelService"},
+				{"service": "trunkline.v1alpha.TraceService"}
 			],
 			"retryPolicy": {
 				"maxAttempts": 3, "initialBackoff": "0.2s", "maxBackoff": "5s", "backoffMultiplier": 2,

@@ -78,6 +78,7 @@ var kindOfReason = map[string]Kind{
 	"MODEL_NOT_FOUND":             ErrNotFound,
 	"GATEWAY_RATE_LIMITED":        ErrRateLimited,
 	"GATEWAY_OVERLOADED":          ErrOverloaded,
+	"STORE_UNAVAILABLE":           ErrUnavailable,
 	"BUDGET_EXHAUSTED":            ErrBudgetExhausted,
 	"REQUEST_TOO_LARGE":           ErrRequestTooLarge,
 	"REQUEST_ID_REUSED":           ErrConflict,

@@ -33,6 +33,7 @@ SERVICE_CONFIG = json.dumps(
                     {"service": "trunkline.v1.CompletionService"},
                     {"service": "trunkline.v1.EmbeddingService"},
                     {"service": "trunkline.v1.ModelService"},
+                    {"service": "trunkline.v1alpha.TraceService"},
                 ],
                 "retryPolicy": {
                     "maxAttempts": 3,

@@ -210,6 +210,7 @@ BY_REASON: dict[str, type[TrunklineError]] = {
     "MODEL_NOT_FOUND": NotFound,
     "GATEWAY_RATE_LIMITED": RateLimited,
     "GATEWAY_OVERLOADED": Overloaded,
+    "STORE_UNAVAILABLE": Unavailable,
     "BUDGET_EXHAUSTED": BudgetExhausted,
     "REQUEST_TOO_LARGE": RequestTooLarge,
     "REQUEST_ID_REUSED": Conflict,

@@ -133,6 +133,7 @@ export const FAMILIES: Readonly<Record<Reason, ErrorClass>> = {
   MODEL_NOT_FOUND: NotFound,
   GATEWAY_RATE_LIMITED: RateLimited,
   GATEWAY_OVERLOADED: Overloaded,
+  STORE_UNAVAILABLE: Unavailable,
   BUDGET_EXHAUSTED: BudgetExhausted,
   REQUEST_TOO_LARGE: RequestTooLarge,
   REQUEST_ID_REUSED: Conflict,

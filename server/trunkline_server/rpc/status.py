@@ -128,6 +128,7 @@ TABLE: dict[type[GatewayError], _Row] = {
     errors.RequestIdReused: _Row(_Code.ALREADY_EXISTS),
     errors.ConfigConflict: _Row(_Code.ABORTED),
     errors.ResumeExpired: _Row(_Code.FAILED_PRECONDITION),
+    errors.StoreUnavailable: _Row(_Code.UNAVAILABLE, (retry_info,), _after_wait, unsaid=(1.0, 2.0)),
     errors.InternalError: _Row(_Code.INTERNAL),
     errors.LLMError: _Row(_Code.INTERNAL),
     errors.LLMConnectionError: _Row(_Code.UNAVAILABLE, (retry_info,), _unless_spent),

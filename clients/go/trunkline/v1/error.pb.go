@@ -66,6 +66,8 @@ const (
 	ErrorReason_ERROR_REASON_NOT_FOUND ErrorReason = 16
 	// The call was cancelled by CancelCompletion. CANCELLED.
 	ErrorReason_ERROR_REASON_CANCELLED ErrorReason = 17
+	// What the gateway keeps, such as records of calls, cannot be reached now. UNAVAILABLE.
+	ErrorReason_ERROR_REASON_STORE_UNAVAILABLE ErrorReason = 18
 	// The provider could not be reached, or broke the connection. UNAVAILABLE.
 	ErrorReason_ERROR_REASON_LLM_CONNECTION ErrorReason = 32
 	// The provider was silent for too long. DEADLINE_EXCEEDED.
@@ -125,6 +127,7 @@ var (
 		15: "ERROR_REASON_CONFIG_CONFLICT",
 		16: "ERROR_REASON_NOT_FOUND",
 		17: "ERROR_REASON_CANCELLED",
+		18: "ERROR_REASON_STORE_UNAVAILABLE",
 		32: "ERROR_REASON_LLM_CONNECTION",
 		33: "ERROR_REASON_LLM_TIMEOUT",
 		34: "ERROR_REASON_LLM_RATE_LIMITED",
@@ -163,6 +166,7 @@ var (
 		"ERROR_REASON_CONFIG_CONFLICT":             15,
 		"ERROR_REASON_NOT_FOUND":                   16,
 		"ERROR_REASON_CANCELLED":                   17,
+		"ERROR_REASON_STORE_UNAVAILABLE":           18,
 		"ERROR_REASON_LLM_CONNECTION":              32,
 		"ERROR_REASON_LLM_TIMEOUT":                 33,
 		"ERROR_REASON_LLM_RATE_LIMITED":            34,
@@ -464,7 +468,7 @@ const file_trunkline_v1_error_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12,\n" +
 	"\x0fupstream_status\x18\x05 \x01(\x05H\x00R\x0eupstreamStatus\x88\x01\x01\x125\n" +
 	"\bduration\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\bdurationB\x12\n" +
-	"\x10_upstream_status*\x84\n" +
+	"\x10_upstream_status*\xa8\n" +
 	"\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12'\n" +
@@ -485,7 +489,8 @@ const file_trunkline_v1_error_proto_rawDesc = "" +
 	"\x1cERROR_REASON_GATEWAY_TIMEOUT\x10\x0e\x12 \n" +
 	"\x1cERROR_REASON_CONFIG_CONFLICT\x10\x0f\x12\x1a\n" +
 	"\x16ERROR_REASON_NOT_FOUND\x10\x10\x12\x1a\n" +
-	"\x16ERROR_REASON_CANCELLED\x10\x11\x12\x1f\n" +
+	"\x16ERROR_REASON_CANCELLED\x10\x11\x12\"\n" +
+	"\x1eERROR_REASON_STORE_UNAVAILABLE\x10\x12\x12\x1f\n" +
 	"\x1bERROR_REASON_LLM_CONNECTION\x10 \x12\x1c\n" +
 	"\x18ERROR_REASON_LLM_TIMEOUT\x10!\x12!\n" +
 	"\x1dERROR_REASON_LLM_RATE_LIMITED\x10\"\x12 \n" +

@@ -440,7 +440,8 @@ type ListTracesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Which.
 	Filter *TraceFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
-	// Most records to return, at most 1,000. 0: 50.
+	// Most records to return, at most 1,000. 0: 50. A page may hold fewer and still have a next one: full records are large,
+	// and an answer stays near 2 MiB.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the page before, with the same filter and order. Empty: the first page.
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
@@ -639,7 +640,8 @@ func (x *TailTracesRequest) GetView() TraceView {
 // Something to tell a follower.
 type TailTracesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A call that has ended, or nothing after silence of 15 s: the stream is alive.
+	// A call that has ended. Absent in the first message, which says that following has begun, and in one after silence of
+	// 15 s, which says that the stream is alive.
 	Trace *Trace `protobuf:"bytes,1,opt,name=trace,proto3" json:"trace,omitempty"`
 	// Records that this stream has lost so far because it was read too slowly.
 	Dropped       int64 `protobuf:"varint,2,opt,name=dropped,proto3" json:"dropped,omitempty"`
@@ -841,9 +843,10 @@ func (x *ExportTracesRequest) GetView() TraceView {
 // Some lines.
 type ExportTracesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whole lines, each the canonical JSON of a Trace and a line feed.
+	// A piece of at most 1 MiB of lines, each the canonical JSON of a Trace and a line feed. Pieces are whole lines, except
+	// those of a record that is larger: it goes on in the next message.
 	Ndjson []byte `protobuf:"bytes,1,opt,name=ndjson,proto3" json:"ndjson,omitempty"`
-	// Records in them.
+	// Records that end in it.
 	Count         int32 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

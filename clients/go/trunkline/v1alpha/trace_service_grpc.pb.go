@@ -42,9 +42,10 @@ type TraceServiceClient interface {
 	ListTraces(ctx context.Context, in *ListTracesRequest, opts ...grpc.CallOption) (*ListTracesResponse, error)
 	// Streams records as calls end. A reader that is too slow loses some and is told how many.
 	TailTraces(ctx context.Context, in *TailTracesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TailTracesResponse], error)
-	// Deletes one record from every backend that can delete. Operators only.
+	// Deletes one record from every backend that can delete. Operators only. UNAVAILABLE if one of them is down: call again,
+	// so that none keeps it.
 	DeleteTrace(ctx context.Context, in *DeleteTraceRequest, opts ...grpc.CallOption) (*DeleteTraceResponse, error)
-	// Streams all records of a time range, oldest first, as lines of JSON.
+	// Streams all records of a time range, oldest first, as lines of JSON. Records that begin while it runs may be left out.
 	ExportTraces(ctx context.Context, in *ExportTracesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportTracesResponse], error)
 }
 
@@ -138,9 +139,10 @@ type TraceServiceServer interface {
 	ListTraces(context.Context, *ListTracesRequest) (*ListTracesResponse, error)
 	// Streams records as calls end. A reader that is too slow loses some and is told how many.
 	TailTraces(*TailTracesRequest, grpc.ServerStreamingServer[TailTracesResponse]) error
-	// Deletes one record from every backend that can delete. Operators only.
+	// Deletes one record from every backend that can delete. Operators only. UNAVAILABLE if one of them is down: call again,
+	// so that none keeps it.
 	DeleteTrace(context.Context, *DeleteTraceRequest) (*DeleteTraceResponse, error)
-	// Streams all records of a time range, oldest first, as lines of JSON.
+	// Streams all records of a time range, oldest first, as lines of JSON. Records that begin while it runs may be left out.
 	ExportTraces(*ExportTracesRequest, grpc.ServerStreamingServer[ExportTracesResponse]) error
 	mustEmbedUnimplementedTraceServiceServer()
 }

@@ -65,6 +65,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """No such config, trace or completion. NOT_FOUND."""
     ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 17
     """The call was cancelled by CancelCompletion. CANCELLED."""
+    ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 18
+    """What the gateway keeps, such as records of calls, cannot be reached now. UNAVAILABLE."""
     ERROR_REASON_LLM_CONNECTION: _ErrorReason.ValueType  # 32
     """The provider could not be reached, or broke the connection. UNAVAILABLE."""
     ERROR_REASON_LLM_TIMEOUT: _ErrorReason.ValueType  # 33
@@ -145,6 +147,8 @@ ERROR_REASON_NOT_FOUND: ErrorReason.ValueType  # 16
 """No such config, trace or completion. NOT_FOUND."""
 ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 17
 """The call was cancelled by CancelCompletion. CANCELLED."""
+ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 18
+"""What the gateway keeps, such as records of calls, cannot be reached now. UNAVAILABLE."""
 ERROR_REASON_LLM_CONNECTION: ErrorReason.ValueType  # 32
 """The provider could not be reached, or broke the connection. UNAVAILABLE."""
 ERROR_REASON_LLM_TIMEOUT: ErrorReason.ValueType  # 33

@@ -241,7 +241,9 @@ class ListTracesRequest(_message.Message):
     ORDER_FIELD_NUMBER: _builtins.int
     VIEW_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Most records to return, at most 1,000. 0: 50."""
+    """Most records to return, at most 1,000. 0: 50. A page may hold fewer and still have a next one: full records are large,
+    and an answer stays near 2 MiB.
+    """
     page_token: _builtins.str
     """next_page_token of the page before, with the same filter and order. Empty: the first page."""
     order: Global___TraceOrder.ValueType
@@ -341,7 +343,9 @@ class TailTracesResponse(_message.Message):
     """Records that this stream has lost so far because it was read too slowly."""
     @_builtins.property
     def trace(self) -> _trace_pb2.Trace:
-        """A call that has ended, or nothing after silence of 15 s: the stream is alive."""
+        """A call that has ended. Absent in the first message, which says that following has begun, and in one after silence of
+        15 s, which says that the stream is alive.
+        """
 
     def __init__(
         self,
@@ -440,9 +444,11 @@ class ExportTracesResponse(_message.Message):
     NDJSON_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
     ndjson: _builtins.bytes
-    """Whole lines, each the canonical JSON of a Trace and a line feed."""
+    """A piece of at most 1 MiB of lines, each the canonical JSON of a Trace and a line feed. Pieces are whole lines, except
+    those of a record that is larger: it goes on in the next message.
+    """
     count: _builtins.int
-    """Records in them."""
+    """Records that end in it."""
     def __init__(
         self,
         *,

@@ -91,14 +91,15 @@ class TraceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTrace(self, request, context):
-        """Deletes one record from every backend that can delete. Operators only.
+        """Deletes one record from every backend that can delete. Operators only. UNAVAILABLE if one of them is down: call again,
+        so that none keeps it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExportTraces(self, request, context):
-        """Streams all records of a time range, oldest first, as lines of JSON.
+        """Streams all records of a time range, oldest first, as lines of JSON. Records that begin while it runs may be left out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,9 +44,11 @@ class TraceServiceStub:
     TailTraces: _grpc.UnaryStreamMultiCallable[_trace_service_pb2.TailTracesRequest, _trace_service_pb2.TailTracesResponse]
     """Streams records as calls end. A reader that is too slow loses some and is told how many."""
     DeleteTrace: _grpc.UnaryUnaryMultiCallable[_trace_service_pb2.DeleteTraceRequest, _trace_service_pb2.DeleteTraceResponse]
-    """Deletes one record from every backend that can delete. Operators only."""
+    """Deletes one record from every backend that can delete. Operators only. UNAVAILABLE if one of them is down: call again,
+    so that none keeps it.
+    """
     ExportTraces: _grpc.UnaryStreamMultiCallable[_trace_service_pb2.ExportTracesRequest, _trace_service_pb2.ExportTracesResponse]
-    """Streams all records of a time range, oldest first, as lines of JSON."""
+    """Streams all records of a time range, oldest first, as lines of JSON. Records that begin while it runs may be left out."""
 
 @_typing.type_check_only
 class TraceServiceAsyncStub(TraceServiceStub):
@@ -64,9 +66,11 @@ class TraceServiceAsyncStub(TraceServiceStub):
     TailTraces: _aio.UnaryStreamMultiCallable[_trace_service_pb2.TailTracesRequest, _trace_service_pb2.TailTracesResponse]  # type: ignore[assignment]
     """Streams records as calls end. A reader that is too slow loses some and is told how many."""
     DeleteTrace: _aio.UnaryUnaryMultiCallable[_trace_service_pb2.DeleteTraceRequest, _trace_service_pb2.DeleteTraceResponse]  # type: ignore[assignment]
-    """Deletes one record from every backend that can delete. Operators only."""
+    """Deletes one record from every backend that can delete. Operators only. UNAVAILABLE if one of them is down: call again,
+    so that none keeps it.
+    """
     ExportTraces: _aio.UnaryStreamMultiCallable[_trace_service_pb2.ExportTracesRequest, _trace_service_pb2.ExportTracesResponse]  # type: ignore[assignment]
-    """Streams all records of a time range, oldest first, as lines of JSON."""
+    """Streams all records of a time range, oldest first, as lines of JSON. Records that begin while it runs may be left out."""
 
 class TraceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads the records of calls. A caller sees its own; an operator (a caller with `operator: true`, or everybody while no
@@ -105,7 +109,9 @@ class TraceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trace_service_pb2.DeleteTraceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trace_service_pb2.DeleteTraceResponse, _abc.Awaitable[_trace_service_pb2.DeleteTraceResponse]]:
-        """Deletes one record from every backend that can delete. Operators only."""
+        """Deletes one record from every backend that can delete. Operators only. UNAVAILABLE if one of them is down: call again,
+        so that none keeps it.
+        """
 
     @_abc_1.abstractmethod
     def ExportTraces(
@@ -113,6 +119,6 @@ class TraceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trace_service_pb2.ExportTracesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_trace_service_pb2.ExportTracesResponse], _abc.AsyncIterator[_trace_service_pb2.ExportTracesResponse]]:
-        """Streams all records of a time range, oldest first, as lines of JSON."""
+        """Streams all records of a time range, oldest first, as lines of JSON. Records that begin while it runs may be left out."""
 
 def add_TraceServiceServicer_to_server(servicer: TraceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

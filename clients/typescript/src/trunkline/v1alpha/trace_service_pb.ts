@@ -203,7 +203,8 @@ export type ListTracesRequest = Message<"trunkline.v1alpha.ListTracesRequest"> &
   filter?: TraceFilter | undefined;
 
   /**
-   * Most records to return, at most 1,000. 0: 50.
+   * Most records to return, at most 1,000. 0: 50. A page may hold fewer and still have a next one: full records are large,
+   * and an answer stays near 2 MiB.
    *
    * @generated from field: int32 page_size = 2;
    */
@@ -308,7 +309,8 @@ export const TailTracesRequestSchema: GenMessage<TailTracesRequest> = /*@__PURE_
  */
 export type TailTracesResponse = Message<"trunkline.v1alpha.TailTracesResponse"> & {
   /**
-   * A call that has ended, or nothing after silence of 15 s: the stream is alive.
+   * A call that has ended. Absent in the first message, which says that following has begun, and in one after silence of
+   * 15 s, which says that the stream is alive.
    *
    * @generated from field: trunkline.v1alpha.Trace trace = 1;
    */
@@ -406,14 +408,15 @@ export const ExportTracesRequestSchema: GenMessage<ExportTracesRequest> = /*@__P
  */
 export type ExportTracesResponse = Message<"trunkline.v1alpha.ExportTracesResponse"> & {
   /**
-   * Whole lines, each the canonical JSON of a Trace and a line feed.
+   * A piece of at most 1 MiB of lines, each the canonical JSON of a Trace and a line feed. Pieces are whole lines, except
+   * those of a record that is larger: it goes on in the next message.
    *
    * @generated from field: bytes ndjson = 1;
    */
   ndjson: Uint8Array;
 
   /**
-   * Records in them.
+   * Records that end in it.
    *
    * @generated from field: int32 count = 2;
    */
@@ -534,7 +537,8 @@ export const TraceService: GenService<{
     output: typeof TailTracesResponseSchema;
   },
   /**
-   * Deletes one record from every backend that can delete. Operators only.
+   * Deletes one record from every backend that can delete. Operators only. UNAVAILABLE if one of them is down: call again,
+   * so that none keeps it.
    *
    * @generated from rpc trunkline.v1alpha.TraceService.DeleteTrace
    */
@@ -544,7 +548,7 @@ export const TraceService: GenService<{
     output: typeof DeleteTraceResponseSchema;
   },
   /**
-   * Streams all records of a time range, oldest first, as lines of JSON.
+   * Streams all records of a time range, oldest first, as lines of JSON. Records that begin while it runs may be left out.
    *
    * @generated from rpc trunkline.v1alpha.TraceService.ExportTraces
    */
