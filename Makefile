@@ -205,7 +205,7 @@ docs: $(VENV)/.dev ## rewrite the generated pages
 
 COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes \
   --no-annotate --no-emit-index-url --custom-compile-command "make lock"
-PACKAGES := pyproject.toml clients/python/pyproject.toml --extra cli --extra pydantic --extra bedrock --extra vertex --no-emit-package trunkline-client
+PACKAGES := pyproject.toml clients/python/pyproject.toml --extra cli --extra pydantic --extra azure --extra bedrock --extra vertex --no-emit-package trunkline-client
 
 .PHONY: lock hooks clean
 lock: .venv-lock/.stamp ## take the newest versions into the locks, with hashes and without addresses

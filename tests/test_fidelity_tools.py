@@ -209,7 +209,8 @@ def test_families_are_served_by_kinds_that_exist():
     kinds = frozenset(providers.KINDS)
 
     assert targets.kind_for("openai.chat", kinds) == "openai"
-    assert targets.kind_for("doubleword.chat", kinds) == "vllm"
+    assert targets.kind_for("gemini.openai-chat", kinds) == "gemini-openai"
+    assert targets.kind_for("bedrock.invoke", kinds) == "bedrock-invoke"
     assert targets.kind_for("nobody.chat", kinds) is None
 
 

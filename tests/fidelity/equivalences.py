@@ -476,10 +476,9 @@ KIND_OPTIONS: dict[str, frozenset[str]] = {
     "cerebras": frozenset({"clear_thinking"}),
     "llamacpp": frozenset({"cache_prompt"}),
     "mistral": frozenset({"safe_prompt"}),
-    # Venice is reached as a compatible server.
-    "openai": frozenset({"venice_parameters"}),
     "openrouter": frozenset({"models", "plugins", "provider", "route", "transforms"}),
     "perplexity": frozenset({"return_images", "return_related_questions", "search_context_size"}),
+    "venice": frozenset({"venice_parameters"}),
     "zai": frozenset({"thinking.clear_thinking"}),
 }
 

@@ -2,20 +2,6 @@
 
 from __future__ import annotations
 
-#: Families by the first part of their name, and the kind of provider that speaks to them, where the names differ.
-_KINDS = {
-    "alibaba": "alibaba",
-    "azure": "openai",
-    "cloudflare": "openai",
-    "crusoe": "openai",
-    "databricks": "openai",
-    "doubleword": "vllm",
-    "github": "openai",
-    "mistralrs": "openai",
-    "venice": "openai",
-    "voyage": "openai",
-}
-
 #: Wires that the gateway speaks, by the second part of a family's name, and the kind that overrides the first part
 #: or is made of it.
 _WIRES: dict[str, str | None] = {
@@ -29,7 +15,7 @@ _WIRES: dict[str, str | None] = {
     "native-chat": "{}-native",
     "native-embed": "{}-native",
     "native-embeddings": "{}-native",
-    "openai-chat": "openai",
+    "openai-chat": "{}-openai",
     "embeddings": None,
     "models": None,
     "messages": None,
@@ -51,9 +37,6 @@ _WIRES: dict[str, str | None] = {
 #: Kinds of providers by what the table above makes of a family's name, where they have another name.
 _SAME = {"chatgpt-responses": "chatgpt"}
 
-#: Families that are played by a kind of their own.
-_OWN = {"bedrock.openai-chat": "bedrock-openai"}
-
 #: Pairs that look served and are not: another wire under a common name.
 _OTHER_WIRES = frozenset({"vertex.models"})
 
@@ -63,7 +46,7 @@ def kind_for(family: str, kinds: frozenset[str]) -> str | None:
     provider, _, wire = family.partition(".")
     if wire not in _WIRES or family in _OTHER_WIRES:
         return None
-    given = _OWN.get(family) or _WIRES[wire]
-    kind = given.format(provider) if given else _KINDS.get(provider, provider)
+    given = _WIRES[wire]
+    kind = given.format(provider) if given else provider
     kind = _SAME.get(kind, kind)
     return kind if kind in kinds else None

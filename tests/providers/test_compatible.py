@@ -12,21 +12,32 @@ from trunkline.v1 import generation_pb2
 from trunkline_server.providers.base import Capabilities
 from trunkline_server.providers.compatible import ROWS
 from trunkline_server.providers.dialects.openai_chat.quirks import Quirks, quirks_of
+from trunkline_server.providers.servers import SERVERS
 
 PARAMS = {field.name for field in generation_pb2.GenerationParams.DESCRIPTOR.fields}
-SELF_HOSTED = {"vllm", "llamacpp", "lmstudio", "ollama"}
+#: Their usual variable holds a key for much else: it is taken only by who names it.
+UNASKED = {"cloudflare", "databricks", "github", "snowflake"}
+#: Settings that are addresses and no part of one.
+WHOLE = {"endpoint", "host"}
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_a_row_has_an_address_and_a_key_unless_one_runs_it_oneself(name):
     row = ROWS[name]
 
-    if name in SELF_HOSTED:
+    if name in SERVERS:
         assert (row.base_url, row.key_env) == ("", "")
     else:
-        address = urlsplit(row.base_url)
+        values = {setting: f"https://{setting}" if setting in WHOLE else setting for setting in row.settings}
+        address = urlsplit(row.address(values))
         assert (address.scheme, address.path.endswith("/")) == ("https", False)
-        assert re.fullmatch(r"[A-Z0-9_]+", row.key_env)
+        assert re.fullmatch(r"[A-Z0-9_]+", row.key_env) or (row.key_env == "" and name in UNASKED)
+
+
+def test_what_an_address_is_made_of_is_asked_for_by_name():
+    with pytest.raises(ValueError, match=r"needs settings\.account, the id of a Cloudflare account"):
+        ROWS["cloudflare"].address({})
+    assert ROWS["databricks"].address({"host": "https://acme.test/"}) == "https://acme.test/serving-endpoints"
 
 
 @pytest.mark.parametrize("name", ROWS)

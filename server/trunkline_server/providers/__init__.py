@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from urllib.parse import urlencode
 
 from trunkline_server.embedded import Endpoint
 from trunkline_server.providers import aws, fake
@@ -149,6 +150,7 @@ def build(options: ProviderOptions) -> Provider:
     if unknown:
         takes = ", ".join(sorted(row.settings)) or "none"
         raise ValueError(f"no such settings: {', '.join(unknown)}; a provider of kind {options.kind!r} takes {takes}")
+    row = row.configured(options.settings)
     base_url = options.base_url or row.address(options.settings)
     if not base_url:
         raise ValueError(f"a provider of kind {options.kind!r} has no usual address: set base_url")
@@ -156,7 +158,7 @@ def build(options: ProviderOptions) -> Provider:
 
     def upstream(key: str, address: str) -> Upstream:
         return HttpUpstream(
-            address,
+            f"{address}?{urlencode(row.query)}" if row.query else address,
             headers={**row.headers, **row.authorization(key), **options.headers},
             timeouts=timeouts,
             max_connections=options.max_connections,

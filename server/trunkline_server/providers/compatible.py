@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
 
-from trunkline_server.providers.base import Capabilities
+from trunkline.v1 import embedding_service_pb2
+from trunkline_server.providers import azure
+from trunkline_server.providers.azure import AzureRow
+from trunkline_server.providers.chat import LOGPROBS, PENALTIES, SAMPLERS, THINK, TOOLS, can
 from trunkline_server.providers.dialects.openai_chat.quirks import KEY, Quirks
 from trunkline_server.providers.dialects.openai_responses import quirks as responses
 from trunkline_server.providers.openai_models import (
@@ -17,28 +20,8 @@ from trunkline_server.providers.openai_models import (
     REASONING,
     with_quirks,
 )
-from trunkline_server.providers.row import ModelRule, Row, Tongue
-
-
-def _can(params: str, quirks: Quirks | None = None, **others: Any) -> Capabilities:
-    """Capabilities of a row: its parameters beyond those that all take, its quirks, and what differs else."""
-    known = frozenset((_CORE + " " + params).split())
-    told = {
-        "documents": False,
-        "choices": "n" in known,
-        "logprobs": "logprobs" in known,
-        "reasoning": "reasoning" in known,
-        **others,
-    }
-    return Capabilities(params=known, quirks={KEY: quirks or Quirks()}, **told)
-
-
-_CORE = "max_output_tokens temperature top_p stop_sequences"
-_PENALTIES = "frequency_penalty presence_penalty"
-_SAMPLERS = "top_k min_p repetition_penalty seed logit_bias"
-_LOGPROBS = "logprobs top_logprobs"
-_TOOLS = "parallel_tool_calls"
-_THINK = "reasoning"
+from trunkline_server.providers.row import ModelRule, Row, Setting, Tongue
+from trunkline_server.providers.servers import SERVERS
 
 _OPENAI = Quirks(
     max_tokens="max_completion_tokens",
@@ -85,80 +68,58 @@ _ONLY_RESPONSES = ModelRule(
     },
     without=NO_SAMPLING | {"seed", "n", "stop_sequences"},
 )
+#: Azure counts no tokens.
+_AZURES_RESPONSES = {**_ONLY_RESPONSES.capabilities, "token_count": False}
+
+_OPENAIS = can(
+    f"{PENALTIES} seed logit_bias {LOGPROBS} n {THINK} verbosity service_tier {TOOLS}",
+    _OPENAI,
+    documents=True,
+    audio=True,
+    # Which of its models reason is told by the rules.
+    reasoning=False,
+    embeddings=True,
+)
+#: How those who search with vectors call what they embed.
+_QUERY, _DOCUMENT = embedding_service_pb2.EMBEDDING_TASK_QUERY, embedding_service_pb2.EMBEDDING_TASK_DOCUMENT
 
 ROWS: dict[str, Row] = {
     "openai": Row(
         "https://api.openai.com/v1",
         "OPENAI_API_KEY",
-        _can(
-            f"{_PENALTIES} seed logit_bias {_LOGPROBS} n {_THINK} verbosity service_tier {_TOOLS}",
-            _OPENAI,
-            documents=True,
-            audio=True,
-            # Which of its models reason is told below.
-            reasoning=False,
-            embeddings=True,
-        ),
+        _OPENAIS,
         tongues=(Tongue(ONLY_RESPONSES, responses.KEY),),
         models=(_O1_EARLY, _ONLY_RESPONSES, *_OPENAI_MODELS),
     ),
-    # Servers that one runs oneself: the address is in the configuration.
-    "vllm": Row(
+    # Deployments have names of their own: whether one reasons, only the name can tell.
+    "azure": AzureRow(
         "",
-        "",
-        _can(
-            f"{_PENALTIES} {_SAMPLERS} {_LOGPROBS} n {_THINK} {_TOOLS}",
-            Quirks(
-                max_tokens="max_completion_tokens",
-                reasoning="template",
-                reasoning_back="reasoning_content",
-                video=True,
-                participants=True,
-                grammars={"regex": ("structured_outputs", "regex"), "ebnf": ("structured_outputs", "grammar")},
-            ),
-            audio=True,
-            embeddings=True,
-        ),
+        "AZURE_OPENAI_API_KEY",
+        _OPENAIS,
+        auth="api-key",
+        tongues=(Tongue(ONLY_RESPONSES, responses.KEY),),
+        settings=azure.SETTINGS,
+        models=(_O1_EARLY, dataclasses.replace(_ONLY_RESPONSES, capabilities=_AZURES_RESPONSES), *_OPENAI_MODELS),
     ),
-    "llamacpp": Row(
+    # Copilot's and GitHub's own models; a token of GitHub's is in too many environments to be taken unasked.
+    "github": Row(
+        "https://api.githubcopilot.com",
         "",
-        "",
-        _can(
-            f"{_PENALTIES} {_SAMPLERS} {_LOGPROBS} n {_THINK} {_TOOLS}",
-            Quirks(
-                renamed={"repetition_penalty": "repeat_penalty"},
-                reasoning="template",
-                reasoning_back="reasoning_content",
-                grammars={"ebnf": ("grammar",)},
-                base64_vectors=False,
-            ),
-            audio=True,
-            embeddings=True,
+        dataclasses.replace(
+            _OPENAIS,
+            params=(_OPENAIS.params or frozenset()) - {"service_tier"},
+            documents=False,
+            audio=False,
+            quirks={KEY: dataclasses.replace(_OPENAI, user="", store=False, speech=False)},
         ),
+        models=_OPENAI_MODELS,
     ),
-    "lmstudio": Row(
-        "",
-        "",
-        _can(
-            f"{_PENALTIES} top_k repetition_penalty seed logit_bias {_THINK}",
-            Quirks(renamed={"repetition_penalty": "repeat_penalty"}, base64_vectors=False),
-            embeddings=True,
-        ),
-    ),
-    "ollama": Row(
-        "",
-        "",
-        _can(
-            f"{_PENALTIES} seed {_LOGPROBS} {_THINK}",
-            Quirks(reasoning_back="reasoning", base64_vectors=False),
-            embeddings=True,
-        ),
-    ),
+    **SERVERS,
     "groq": Row(
         "https://api.groq.com/openai/v1",
         "GROQ_API_KEY",
-        _can(
-            f"{_PENALTIES} seed {_THINK} service_tier {_TOOLS}",
+        can(
+            f"{PENALTIES} seed {THINK} service_tier {TOOLS}",
             Quirks(
                 max_tokens="max_completion_tokens",
                 reasoning_back="reasoning",
@@ -172,8 +133,8 @@ ROWS: dict[str, Row] = {
     "deepseek": Row(
         "https://api.deepseek.com/v1",
         "DEEPSEEK_API_KEY",
-        _can(
-            f"{_PENALTIES} seed {_LOGPROBS} {_THINK}",
+        can(
+            f"{PENALTIES} seed {LOGPROBS} {THINK}",
             Quirks(
                 reasoning="thinking",
                 switch_effort=True,
@@ -189,16 +150,16 @@ ROWS: dict[str, Row] = {
     "xai": Row(
         "https://api.x.ai/v1",
         "XAI_API_KEY",
-        _can(
-            f"{_PENALTIES} seed {_LOGPROBS} n {_THINK} {_TOOLS}",
+        can(
+            f"{PENALTIES} seed {LOGPROBS} n {THINK} {TOOLS}",
             Quirks(max_tokens="max_completion_tokens", reasoning_back="reasoning_content", participants=True),
         ),
     ),
     "together": Row(
         "https://api.together.xyz/v1",
         "TOGETHER_API_KEY",
-        _can(
-            f"{_PENALTIES} {_SAMPLERS} {_LOGPROBS} n {_THINK}",
+        can(
+            f"{PENALTIES} {SAMPLERS} {LOGPROBS} n {THINK}",
             Quirks(reasoning_back="reasoning", logprobs_count=True, video=True, user=""),
             embeddings=True,
         ),
@@ -206,8 +167,8 @@ ROWS: dict[str, Row] = {
     "openrouter": Row(
         "https://openrouter.ai/api/v1",
         "OPENROUTER_API_KEY",
-        _can(
-            f"{_PENALTIES} {_SAMPLERS} {_LOGPROBS} {_THINK} verbosity service_tier {_TOOLS}",
+        can(
+            f"{PENALTIES} {SAMPLERS} {LOGPROBS} {THINK} verbosity service_tier {TOOLS}",
             Quirks(
                 developer_role="developer",
                 reasoning="openrouter",
@@ -229,8 +190,8 @@ ROWS: dict[str, Row] = {
     "fireworks": Row(
         "https://api.fireworks.ai/inference/v1",
         "FIREWORKS_API_KEY",
-        _can(
-            f"{_PENALTIES} {_SAMPLERS} {_LOGPROBS} n {_THINK} service_tier {_TOOLS}",
+        can(
+            f"{PENALTIES} {SAMPLERS} {LOGPROBS} n {THINK} service_tier {TOOLS}",
             Quirks(reasoning_back="reasoning_content", grammars={"ebnf": ("response_format", "grammar")}),
             embeddings=True,
         ),
@@ -238,8 +199,8 @@ ROWS: dict[str, Row] = {
     "cerebras": Row(
         "https://api.cerebras.ai/v1",
         "CEREBRAS_API_KEY",
-        _can(
-            f"seed logit_bias {_LOGPROBS} {_THINK} service_tier {_TOOLS}",
+        can(
+            f"seed logit_bias {LOGPROBS} {THINK} service_tier {TOOLS}",
             Quirks(max_tokens="max_completion_tokens", reasoning_back="reasoning"),
             images=False,
         ),
@@ -247,8 +208,8 @@ ROWS: dict[str, Row] = {
     "mistral": Row(
         "https://api.mistral.ai/v1",
         "MISTRAL_API_KEY",
-        _can(
-            f"{_PENALTIES} seed n {_THINK} {_TOOLS}",
+        can(
+            f"{PENALTIES} seed n {THINK} {TOOLS}",
             Quirks(
                 renamed={"seed": "random_seed"},
                 reasoning_back="thinking",
@@ -266,8 +227,8 @@ ROWS: dict[str, Row] = {
     "zai": Row(
         "https://api.z.ai/api/paas/v4",
         "ZAI_API_KEY",
-        _can(
-            f"seed {_THINK}",
+        can(
+            f"seed {THINK}",
             Quirks(reasoning="thinking", reasoning_back="reasoning_content", video=True, user="user_id"),
             tool_choice=False,
             json_schema=False,
@@ -283,16 +244,16 @@ ROWS: dict[str, Row] = {
     "moonshot": Row(
         "https://api.moonshot.ai/v1",
         "MOONSHOT_API_KEY",
-        _can(
-            f"{_PENALTIES} n {_THINK}",
+        can(
+            f"{PENALTIES} n {THINK}",
             Quirks(reasoning="thinking", reasoning_back="reasoning_content", video=True, participants=True),
         ),
     ),
     "perplexity": Row(
         "https://api.perplexity.ai",
         "PERPLEXITY_API_KEY",
-        _can(
-            f"{_PENALTIES} top_k {_THINK}",
+        can(
+            f"{PENALTIES} top_k {THINK}",
             # Left alone it sends int8, the finest that it has.
             Quirks(
                 document="file_url",
@@ -312,8 +273,8 @@ ROWS: dict[str, Row] = {
     "nvidia": Row(
         "https://integrate.api.nvidia.com/v1",
         "NVIDIA_API_KEY",
-        _can(
-            f"{_PENALTIES} seed {_LOGPROBS} {_THINK} {_TOOLS}",
+        can(
+            f"{PENALTIES} seed {LOGPROBS} {THINK} {TOOLS}",
             Quirks(reasoning="template", user=""),
             embeddings=True,
         ),
@@ -321,16 +282,16 @@ ROWS: dict[str, Row] = {
     "huggingface": Row(
         "https://router.huggingface.co/v1",
         "HF_TOKEN",
-        _can(
-            f"{_PENALTIES} seed logit_bias {_LOGPROBS} n {_THINK}",
+        can(
+            f"{PENALTIES} seed logit_bias {LOGPROBS} n {THINK}",
             Quirks(reasoning_back="reasoning_content", user=""),
         ),
     ),
     "sambanova": Row(
         "https://api.sambanova.ai/v1",
         "SAMBANOVA_API_KEY",
-        _can(
-            f"top_k {_THINK} {_TOOLS}",
+        can(
+            f"top_k {THINK} {TOOLS}",
             Quirks(reasoning_back="reasoning", user=""),
             embeddings=True,
         ),
@@ -338,11 +299,132 @@ ROWS: dict[str, Row] = {
     "alibaba": Row(
         "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
         "DASHSCOPE_API_KEY",
-        _can(
-            f"presence_penalty repetition_penalty top_k seed n {_LOGPROBS} {_THINK} {_TOOLS}",
+        can(
+            f"presence_penalty repetition_penalty top_k seed n {LOGPROBS} {THINK} {TOOLS}",
             Quirks(reasoning="alibaba", reasoning_back="reasoning_content", video=True, user=""),
             audio=True,
             embeddings=True,
+        ),
+    ),
+    "minimax": Row(
+        "https://api.minimax.io/v1",
+        "MINIMAX_API_KEY",
+        can(
+            THINK,
+            # Left alone it writes its thoughts into the text, between tags.
+            Quirks(
+                max_tokens="max_completion_tokens",
+                reasoning_back="reasoning_details",
+                constant={"reasoning_split": True},
+                user="",
+            ),
+            images=False,
+            tool_choice=False,
+            json_schema=False,
+        ),
+    ),
+    "baseten": Row(
+        "https://inference.baseten.co/v1",
+        "BASETEN_API_KEY",
+        can(
+            f"{PENALTIES} {SAMPLERS} {LOGPROBS} n {THINK} {TOOLS}",
+            Quirks(reasoning_back="reasoning_content", user=""),
+        ),
+    ),
+    "cloudflare": Row(
+        "https://api.cloudflare.com/client/v4/accounts/{account}/ai/v1",
+        "",
+        can(
+            f"{PENALTIES} top_k repetition_penalty seed",
+            Quirks(user="", base64_vectors=False),
+            embeddings=True,
+        ),
+        settings={"account": Setting("the id of a Cloudflare account", ("CLOUDFLARE_ACCOUNT_ID",))},
+    ),
+    "crusoe": Row(
+        "https://api.inference.crusoecloud.com/v1",
+        "CRUSOE_API_KEY",
+        can(
+            f"{PENALTIES} {SAMPLERS} {LOGPROBS} n {THINK} {TOOLS}",
+            Quirks(reasoning="template", reasoning_back="reasoning", user=""),
+        ),
+    ),
+    "databricks": Row(
+        "{host}/serving-endpoints",
+        "",
+        can(
+            f"top_k n {LOGPROBS} {THINK}",
+            Quirks(user="", base64_vectors=False),
+            embeddings=True,
+        ),
+        settings={
+            "host": Setting("the address of a workspace, e.g. https://NAME.databricks.net", ("DATABRICKS_HOST",))
+        },
+    ),
+    "doubleword": Row(
+        "https://api.doubleword.ai/v1",
+        "DOUBLEWORD_API_KEY",
+        can(
+            f"{PENALTIES} {SAMPLERS} {LOGPROBS} n {THINK} {TOOLS}",
+            Quirks(reasoning_back="reasoning_content", video=True, participants=True),
+            audio=True,
+            embeddings=True,
+        ),
+    ),
+    "gemini-openai": Row(
+        "https://generativelanguage.googleapis.com/v1beta/openai",
+        "GEMINI_API_KEY",
+        can(f"{PENALTIES} n {THINK}", Quirks(thought_signatures=True, user=""), audio=True, embeddings=True),
+        beside="gemini",
+    ),
+    "heroku": Row(
+        "https://us.inference.heroku.com/v1",
+        "INFERENCE_KEY",
+        can(
+            THINK, Quirks(user="", input_types={_QUERY: "search_query", _DOCUMENT: "search_document"}), embeddings=True
+        ),
+    ),
+    "snowflake": Row(
+        "https://{account}.snowflakecomputing.com/api/v2/cortex/v1",
+        "",
+        can(
+            f"{PENALTIES} {LOGPROBS} {THINK}",
+            Quirks(
+                max_tokens="max_completion_tokens",
+                reasoning="openrouter",
+                reasoning_back="reasoning_details",
+                cache_control=True,
+            ),
+            prompt_cache=True,
+        ),
+        settings={"account": Setting("the identifier of a Snowflake account", ("SNOWFLAKE_ACCOUNT",))},
+    ),
+    "venice": Row(
+        "https://api.venice.ai/api/v1",
+        "VENICE_API_KEY",
+        can(
+            f"{PENALTIES} {SAMPLERS} {LOGPROBS} n {THINK} {TOOLS}",
+            Quirks(
+                max_tokens="max_completion_tokens", reasoning_back="reasoning_content", video=True, participants=True
+            ),
+            audio=True,
+            embeddings=True,
+        ),
+    ),
+    # It embeds, and nothing else.
+    "voyage": Row(
+        "https://api.voyageai.com/v1",
+        "VOYAGE_API_KEY",
+        can(
+            "",
+            Quirks(user="", dimensions="output_dimension", input_types={_QUERY: "query", _DOCUMENT: "document"}),
+            tools=False,
+            parallel_tools=False,
+            tool_choice=False,
+            json_schema=False,
+            images=False,
+            embeddings=True,
+            embedding_batch=1000,
         ),
     ),
 }

@@ -53,15 +53,7 @@ _OPEN = Quirks(sealed=False, plain_thoughts=True, summary=False, allowed_tools=F
 
 RESPONSES_ROWS: dict[str, Row] = {
     "openai-responses": _beside("openai", _OPENAI, models=_MODELS),
-    # Deployments have names of their own: whether one reasons, only the name can tell.
-    "azure-responses": Row(
-        "",
-        "",
-        dataclasses.replace(_OPENAI, token_count=False),
-        auth="api-key",
-        dialect=KEY,
-        models=_MODELS,
-    ),
+    "azure-responses": _beside("azure", dataclasses.replace(_OPENAI, token_count=False), models=_MODELS),
     # Plans of ChatGPT: no key but a token, and nothing is kept.
     "chatgpt": Row(
         "https://chatgpt.com/backend-api/codex",
@@ -75,13 +67,7 @@ RESPONSES_ROWS: dict[str, Row] = {
         ),
         dialect=KEY,
     ),
-    "github-responses": Row(
-        "https://api.githubcopilot.com",
-        "",
-        _can("verbosity", Quirks(max_tool_calls=False, user="")),
-        dialect=KEY,
-        models=_MODELS,
-    ),
+    "github-responses": _beside("github", _can("verbosity", Quirks(max_tool_calls=False, user="")), models=_MODELS),
     "xai-responses": _beside(
         "xai",
         _can(_LOGPROBS, Quirks(allowed_tools=False, max_tool_calls=False, user="user"), documents=True),
@@ -104,5 +90,5 @@ RESPONSES_ROWS: dict[str, Row] = {
     "llamacpp-responses": _beside("llamacpp", _can("top_k min_p seed", _OPEN)),
     "lmstudio-responses": _beside("lmstudio", _can(quirks=_OPEN)),
     "ollama-responses": _beside("ollama", _can(quirks=_OPEN)),
-    "mistralrs-responses": Row("", "", _can("top_k", _OPEN), dialect=KEY),
+    "mistralrs-responses": _beside("mistralrs", _can("top_k", _OPEN)),
 }

@@ -77,6 +77,8 @@ class Row:
     beside: str = ""
     #: Sent with every request.
     headers: Mapping[str, str] = field(default_factory=dict)
+    #: Added to the query of every address.
+    query: Mapping[str, str] = field(default_factory=dict)
     #: The first that matches a model counts.
     models: tuple[ModelRule, ...] = ()
 
@@ -85,9 +87,17 @@ class Row:
         name, prefix = _HEADERS[self.auth]
         return {name: prefix + key} if key else {}
 
+    def configured(self, settings: Mapping[str, str]) -> Row:
+        """The row as the settings make it. Raises ValueError for settings that are wrong."""
+        return self
+
     def address(self, settings: Mapping[str, str]) -> str:
         """The usual address with these settings. Raises ValueError for settings that are missing or wrong."""
-        return self.base_url
+        missing = [name for name in self.settings if f"{{{name}}}" in self.base_url and not settings.get(name)]
+        if missing:
+            needed = (f"settings.{name}, {self.settings[name].about}" for name in missing)
+            raise ValueError(f"this kind of provider needs {'; '.join(needed)}")
+        return self.base_url.format_map({name: value.rstrip("/") for name, value in settings.items()})
 
     def listing_address(self, settings: Mapping[str, str]) -> str:
         """Where models are listed; "" where everything else is. Raises ValueError as `address` does."""

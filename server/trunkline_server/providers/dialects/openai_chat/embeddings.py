@@ -16,7 +16,7 @@ from trunkline_server.errors import LLMInvalidResponseError
 from trunkline_server.providers.base import Notes, Target, UpstreamRequest, Vectors
 from trunkline_server.providers.classify import error_in_answer
 from trunkline_server.providers.dialects.openai_chat import wire
-from trunkline_server.providers.dialects.openai_chat.quirks import quirks_of
+from trunkline_server.providers.dialects.openai_chat.quirks import placed, quirks_of
 from trunkline_server.providers.dialects.openai_chat.usage import usage_of
 from trunkline_server.providers.jsontext import dumps, present, unreadable
 from trunkline_server.providers.options import with_options
@@ -37,13 +37,17 @@ def encode_embeddings(
     if quirks.base64_vectors:
         body["encoding_format"] = "base64"
     if spec.HasField("dimensions"):
-        body["dimensions"] = spec.dimensions
-    if spec.task:
-        notes.dropped("task", f"{target.origin} is not told what vectors are for")
+        body[quirks.dimensions] = spec.dimensions
+    if spec.task in quirks.input_types:
+        body["input_type"] = quirks.input_types[spec.task]
+    elif spec.task:
+        what = "has no word for this task" if quirks.input_types else "is not told what vectors are for"
+        notes.dropped("task", f"{target.origin} {what}")
     if spec.end_user_id and quirks.user:
         # Only chat knows the newer name.
         body["user" if quirks.user == "safety_identifier" else quirks.user] = spec.end_user_id
-    return UpstreamRequest(quirks.embeddings_path, dumps(with_options(body, spec.provider_options_json, target)))
+    path = placed(quirks.embeddings_path, target.model)
+    return UpstreamRequest(path, dumps(with_options(body, spec.provider_options_json, target)))
 
 
 def _inputs(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+from urllib.parse import quote
 
 from trunkline_server.providers.base import Capabilities
 
@@ -67,9 +68,17 @@ class Quirks:
     thought_signatures: bool = False
     #: Together counts alternatives in `logprobs` itself.
     logprobs_count: bool = False
+    #: Members that every request has.
+    constant: Mapping[str, Any] = field(default_factory=dict)
+    #: Where it is asked; {model} stands for the model.
+    chat_path: str = "/chat/completions"
     embeddings_path: str = "/embeddings"
     #: May it be asked for vectors as base64 of float32?
     base64_vectors: bool = True
+    #: Member that says how long vectors are to be.
+    dimensions: str = "dimensions"
+    #: Words of `input_type` by EmbeddingTask. Empty: it is not told what vectors are for.
+    input_types: Mapping[int, str] = field(default_factory=dict)
 
 
 DEFAULT = Quirks()
@@ -78,3 +87,8 @@ DEFAULT = Quirks()
 def quirks_of(capabilities: Capabilities) -> Quirks:
     found = capabilities.quirks.get(KEY)
     return found if isinstance(found, Quirks) else DEFAULT
+
+
+def placed(path: str, model: str) -> str:
+    """The path for a model, whose name stays one step of it."""
+    return path.format(model=quote(model, safe="")) if "{" in path else path

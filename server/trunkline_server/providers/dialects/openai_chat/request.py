@@ -8,7 +8,7 @@ from typing import Any
 from trunkline.v1 import completion_pb2, generation_pb2
 from trunkline_server.providers.base import Notes, Target, UpstreamRequest
 from trunkline_server.providers.dialects.openai_chat.messages import Messages, cache_mark
-from trunkline_server.providers.dialects.openai_chat.quirks import Quirks, quirks_of
+from trunkline_server.providers.dialects.openai_chat.quirks import Quirks, placed, quirks_of
 from trunkline_server.providers.jsontext import dumps
 from trunkline_server.providers.options import with_options
 from trunkline_server.providers.parameters import effort_of, no_budget, taken
@@ -37,7 +37,7 @@ _PLAIN = {
 def encode(spec: CompletionSpec, target: Target, notes: Notes, *, stream: bool) -> UpstreamRequest:
     """See `providers.base.Dialect.encode`."""
     quirks = quirks_of(target.capabilities)
-    body: Body = {"model": target.model, "messages": Messages(spec, target, quirks, notes).encode()}
+    body: Body = {"model": target.model, "messages": Messages(spec, target, quirks, notes).encode(), **quirks.constant}
     if spec.tools:
         _tools(spec, target, quirks, notes, body)
     if spec.HasField("response_format"):
@@ -49,7 +49,8 @@ def encode(spec: CompletionSpec, target: Target, notes: Notes, *, stream: bool) 
         body["stream"] = True
         if quirks.stream_usage:
             body["stream_options"] = {"include_usage": True}
-    return UpstreamRequest("/chat/completions", dumps(with_options(body, spec.provider_options_json, target)))
+    path = placed(quirks.chat_path, target.model)
+    return UpstreamRequest(path, dumps(with_options(body, spec.provider_options_json, target)))
 
 
 def _rest(spec: CompletionSpec, target: Target, quirks: Quirks, notes: Notes, body: Body) -> None:
