@@ -14,6 +14,7 @@ from tests.upstream import says, upstream
 
 from trunkline.v1.model_service_pb2 import ListModelsRequest
 from trunkline.v1.model_service_pb2_grpc import ModelServiceStub
+from trunkline_server import app as composition
 from trunkline_server.config import ConfigError, load
 
 KEY, OTHER = "team-a-0123456789abcdef", "team-b-0123456789abcdef"
@@ -90,6 +91,33 @@ async def test_without_keys_everybody_on_this_machine_is_let_in() -> None:
 def test_without_keys_nobody_elsewhere_can_be_let_in(listen: str) -> None:
     with pytest.raises(ConfigError, match="no callers are configured"):
         load(None, listen=listen)
+
+
+def test_without_keys_and_certificates_everybody_is_an_operator() -> None:
+    assert composition.callers_of(load(None)).is_operator("anonymous")
+
+
+def test_operators_are_those_who_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEY_A", KEY)
+    monkeypatch.setenv("KEY_B", OTHER)
+    callers = [
+        {"name": "team-a", "api_key_env": "KEY_A"},
+        {"name": "team-b", "api_key_env": "KEY_B", "operator": True},
+    ]
+    tls = {"cert_file": "cert.pem", "key_file": "key.pem", "client_ca_file": "ca.pem"}
+
+    by_key = composition.callers_of(load(None, callers=callers))
+    by_certificate = composition.callers_of(load(None, tls=tls, operators=["ops"]))
+
+    assert [by_key.is_operator(name) for name in ("team-a", "team-b", "ops")] == [False, True, False]
+    assert [by_certificate.is_operator(name) for name in ("team-a", "ops", "anonymous")] == [False, True, False]
+
+
+def test_operators_by_certificate_need_certificates(callers: list[dict[str, str]]) -> None:
+    with pytest.raises(ConfigError, match=r"require client certificates with tls\.client_ca_file"):
+        load(None, operators=["ops"])
+    with pytest.raises(ConfigError, match="write `operator: true` at those in `callers`"):
+        load(None, operators=["ops"], callers=callers)
 
 
 # -- TLS --------------------------------------------------------------------------------------------------------------

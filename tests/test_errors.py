@@ -19,8 +19,8 @@ import trunkline
 from trunkline.v1 import completion_pb2, generation_pb2, message_pb2
 from trunkline.v1 import completion_service_pb2 as pb
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
+from trunkline_server.access import Callers
 from trunkline_server.call import Call
-from trunkline_server.rpc.access import Callers
 from trunkline_server.rpc.boundary import Boundary, Limits, Running
 from trunkline_server.rpc.methods import Methods
 from trunkline_server.rpc.server import Server

@@ -12,6 +12,7 @@ from google.protobuf import json_format
 
 from trunkline.v1 import generation_pb2
 from trunkline_server import providers
+from trunkline_server.access import Callers
 from trunkline_server.catalog import Catalog
 from trunkline_server.config import ConfigError, ProviderSettings, Settings
 from trunkline_server.embedded import Endpoint
@@ -21,7 +22,6 @@ from trunkline_server.providers import ProviderOptions
 from trunkline_server.providers.provider import Provider
 from trunkline_server.redact import Redactor
 from trunkline_server.rpc import validation
-from trunkline_server.rpc.access import Callers
 from trunkline_server.rpc.boundary import Boundary, Limits, Running
 from trunkline_server.rpc.completions import CompletionMethods
 from trunkline_server.rpc.embeddings import EmbeddingMethods
@@ -90,7 +90,7 @@ def build(
     telemetry = Telemetry(metrics or Metrics(), log, redactor, access=access)
     engine = Engine(known, _aliases(settings), credentials)
     running = Running()
-    callers = Callers({c.name: c.api_key.get_secret_value() for c in settings.callers if c.api_key})
+    callers = callers_of(settings)
     limits = Limits(max_calls=settings.limits.max_calls, forward_metadata=frozenset(settings.forward_metadata))
     boundary = Boundary(callers, limits, telemetry, running, redactor)
     catalog = Catalog(engine)
@@ -113,6 +113,15 @@ def provider_settings(settings: Settings, environ: Mapping[str, str]) -> dict[st
         for kind, variable in providers.usual_keys()
         if environ.get(variable)
     }
+
+
+def callers_of(settings: Settings) -> Callers:
+    """Who may call, and who of them is an operator."""
+    return Callers(
+        {c.name: c.api_key.get_secret_value() for c in settings.callers if c.api_key},
+        operators=(*settings.operators, *(c.name for c in settings.callers if c.operator)),
+        certificates=settings.tls is not None and settings.tls.client_ca_file is not None,
+    )
 
 
 def secrets_of(settings: Settings, environ: Mapping[str, str], local: Endpoint | None = None) -> list[str]:

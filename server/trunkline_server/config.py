@@ -98,8 +98,10 @@ class KeyReference(_Strict):
 class Caller(KeyReference):
     """Who may call, by static key."""
 
-    #: Who it is, in logs.
+    #: Who it is, in logs and records of calls.
     name: Name
+    #: Sees and deletes the records of everybody's calls, not only of its own.
+    operator: bool = False
 
     @model_validator(mode="after")
     def _needs_a_key(self) -> Caller:
@@ -282,6 +284,8 @@ class Settings(BaseSettings):
     tls: TlsSettings | None = None
     #: Who may call, by static key. Empty: everybody who can reach the port.
     callers: tuple[Caller, ...] = ()
+    #: Names in client certificates whose holders are operators: they see and delete the records of everybody's calls.
+    operators: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     #: Absent: every provider whose usual key variable is set.
     providers: dict[Name, ProviderSettings] | None = None
     #: Aliases: a name to "PROVIDER/MODEL" or to a target.
@@ -329,6 +333,10 @@ class Settings(BaseSettings):
                 f"listen: {self.listen} can be reached from other machines, and no callers are configured; add "
                 "`callers`, require client certificates with tls.client_ca_file, or listen on 127.0.0.1"
             )
+        if self.operators and self.callers:
+            mistakes.append("operators: callers are known by their keys; write `operator: true` at those in `callers`")
+        elif self.operators and not protected:
+            mistakes.append("operators: nobody is known by name; require client certificates with tls.client_ca_file")
         names = [caller.name for caller in self.callers]
         mistakes.extend(f"callers: {n!r} is there twice" for n in sorted({n for n in names if names.count(n) > 1}))
         known = set(self.providers or ()) | ({"local"} if self.local.enabled else set())

@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from trunkline_server.access import Callers
 from trunkline_server.call import Call
 from trunkline_server.errors import (
     CallCancelled,
@@ -27,7 +28,6 @@ from trunkline_server.errors import (
     Violation,
 )
 from trunkline_server.redact import Redactor, redact
-from trunkline_server.rpc.access import Callers
 from trunkline_server.rpc.status import AttemptFacts, CallFacts, Failure, failure, to_gateway_error
 from trunkline_server.telemetry import Telemetry
 from trunkline_server.traces.base import NoRecorder, Recorder

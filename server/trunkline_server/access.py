@@ -1,10 +1,10 @@
-"""Who calls: static API keys, compared in constant time, or the name in a client certificate."""
+"""Who calls, by a static API key or the name in a client certificate, and who of them sees everybody's records."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trunkline_server.errors import CallerUnauthenticated
@@ -20,14 +20,26 @@ class Callers:
     on loopback only, or wants client certificates.
     """
 
-    def __init__(self, keys: Mapping[str, str]) -> None:
-        """`keys`: caller name to key."""
+    def __init__(self, keys: Mapping[str, str], *, operators: Iterable[str] = (), certificates: bool = False) -> None:
+        """`keys`: caller name to key. `certificates`: clients are known by certificates where there are no keys."""
         self._digests = [(name, hashlib.sha256(key.encode()).digest()) for name, key in keys.items()]
+        self._operators = frozenset(operators)
+        #: Callers have keys.
+        self.keyed = bool(keys)
+        self._known = self.keyed or certificates
+
+    def is_operator(self, name: str) -> bool:
+        """May see and delete everybody's records: the operators, and everybody while nobody is known by name."""
+        return not self._known or name in self._operators
 
     def identify(self, presented: str | bytes, context: Any) -> str:
         """The caller's name. Raises CallerUnauthenticated, which never says how close a key came."""
-        if not self._digests:
+        if not self.keyed:
             return _certificate_name(context) or ANONYMOUS
+        return self.by_key(presented)
+
+    def by_key(self, presented: str | bytes) -> str:
+        """The name of the caller with this key, also written as "Bearer KEY". Raises as `identify`."""
         key = presented.decode("latin-1") if isinstance(presented, bytes) else presented
         if key[:7].lower() == "bearer ":
             key = key[7:]
