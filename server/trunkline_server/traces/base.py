@@ -70,6 +70,23 @@ class Page:
     more: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Total:
+    """What the calls of one model came to within one span of time."""
+
+    #: When the span begins: Unix time in microseconds, a multiple of the span's length.
+    start_us: int
+    provider: str
+    model: str
+    calls: int
+    #: Those of them that did not end with OK.
+    failed: int
+    input_tokens: int
+    output_tokens: int
+    #: Of the calls whose cost is known.
+    cost_nano_usd: int
+
+
 class Reader(Protocol):
     """Finds records in one backend. Used by many tasks side by side. Raises BackendUnavailable."""
 
@@ -86,6 +103,9 @@ class Reader(Protocol):
         full: bool,
     ) -> Page:
         """At most `size` records that lie after a position in the order of (start time, id)."""
+
+    async def totals(self, which: trace_service_pb2.TraceFilter, *, span_us: int) -> Sequence[Total]:
+        """Sums of the records that match, by span of time, provider and model, in this order; without empty ones."""
 
     async def delete(self, trace_id: str) -> bool:
         """True if it was there."""
@@ -125,5 +145,5 @@ class NoRecorder:
 
 __all__ = [
     "Backend", "BackendError", "BackendUnavailable", "NoRecorder", "Page", "Position", "Reader", "Record", "Recorder",
-    "Sink",
+    "Sink", "Total",
 ]  # fmt: skip
