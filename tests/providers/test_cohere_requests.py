@@ -445,7 +445,7 @@ def test_parameters_have_coheres_names(params, wanted):
         ("params { reasoning { include: false } }", "", ["dropped params.reasoning.include"]),
         ("response_format { grammar { regex: 'a+' } }", "", ["dropped response_format.grammar"]),
         ("store: true previous_response_id: 'r' audio_output { voice: 'a' format: 'mp3' }", "", [
-            "dropped store", "dropped previous_response_id", "dropped audio_output",
+            "dropped previous_response_id", "dropped store", "dropped audio_output",
         ]),
         ("store: false end_user_id: 'u'", "", ["remark end_user_id"]),
     ],

@@ -26,7 +26,6 @@ from tests.providers.openai_chat_requests import (
 
 from trunkline.v1 import completion_pb2, generation_pb2, message_pb2
 from trunkline_server.errors import LLMError
-from trunkline_server.providers.dialects.openai_chat.request import _PLAIN, _SPECIAL
 
 NAMED = {"type": "function", "function": {"name": "f"}}
 LITTLE, NO_EFFORT = generation_pb2.REASONING_EFFORT_LOW, generation_pb2.REASONING_EFFORT_NONE
@@ -96,11 +95,14 @@ def test_a_model_that_chooses_by_itself_gets_no_tools_instead_of_none():
 
 def test_one_call_at_a_time_is_asked_for_by_either_field():
     only_one = spec_of(tools=[function()], max_tool_calls=1)
+    three = spec_of(tools=[function()], max_tool_calls=3)
     not_parallel = spec_of(tools=[function()], params=generation_pb2.GenerationParams(parallel_tool_calls=False))
 
     for spec in (only_one, not_parallel):
         assert asked(spec).body["parallel_tool_calls"] is False
     assert asked(not_parallel, "deepseek", "m").unsupported == {"params.parallel_tool_calls": "PARAMETER_DROPPED"}
+    assert asked(only_one, "deepseek", "m").unsupported == {"max_tool_calls": "PARAMETER_DROPPED"}
+    assert asked(three).unsupported == {"max_tool_calls": "PARAMETER_DROPPED"}
     assert "parallel_tool_calls" not in asked(spec_of(params=not_parallel.params)).body
 
 
@@ -176,12 +178,6 @@ def test_grammars_go_where_a_provider_takes_them():
 
 def with_params(**params: Any) -> completion_pb2.CompletionSpec:
     return spec_of(params=generation_pb2.GenerationParams(**params))
-
-
-def test_every_parameter_of_the_contract_has_a_place():
-    fields = {field.name for field in generation_pb2.GenerationParams.DESCRIPTOR.fields}
-
-    assert fields == {*_PLAIN, *_SPECIAL, "parallel_tool_calls"}
 
 
 def test_parameters_are_sent_under_their_names():

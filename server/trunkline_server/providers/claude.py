@@ -15,6 +15,7 @@ from typing import Any
 from trunkline.v1 import generation_pb2 as pb
 from trunkline.v1 import message_pb2
 from trunkline_server.providers.base import Capabilities, Notes, Target
+from trunkline_server.providers.parameters import is_off, no_thoughts
 
 #: Levels of `output_config.effort`, least first.
 _LEVELS = ("low", "medium", "high", "xhigh", "max")
@@ -162,11 +163,10 @@ def think(body: dict[str, Any], params: pb.GenerationParams, model: Model, targe
     if not params.HasField("reasoning"):
         return
     asked = params.reasoning
-    off = asked.effort == pb.REASONING_EFFORT_NONE or (asked.HasField("budget_tokens") and asked.budget_tokens == 0)
     if not model.thinking:
-        _cannot(asked, off, target, notes)
+        no_thoughts(asked, target, notes)
         return
-    if off:
+    if is_off(asked):
         _turn_off(body, asked, model, target, notes)
         return
     most = params.max_output_tokens if params.HasField("max_output_tokens") else None
@@ -179,16 +179,6 @@ def think(body: dict[str, Any], params: pb.GenerationParams, model: Model, targe
         if asked.HasField("include") and (model.omits_thinking or not asked.include):
             thinking["display"] = "summarized" if asked.include else "omitted"
         body["thinking"] = thinking
-
-
-def _cannot(asked: pb.ReasoningConfig, off: bool, target: Target, notes: Notes) -> None:
-    """The model does not think: only a wish to think is one that cannot be granted."""
-    if off:
-        return
-    if asked.effort:
-        notes.dropped(_EFFORT_FIELD, f"{target.model} does not think")
-    if asked.HasField("budget_tokens"):
-        notes.dropped(_BUDGET_FIELD, f"{target.model} does not think")
 
 
 def _turn_off(body: dict[str, Any], asked: pb.ReasoningConfig, model: Model, target: Target, notes: Notes) -> None:

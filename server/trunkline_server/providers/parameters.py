@@ -1,30 +1,48 @@
-"""Which generation parameters a target takes."""
+"""Generation parameters: which of them a target takes, and how they are written."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from trunkline.v1 import completion_pb2, generation_pb2
+from trunkline.v1 import generation_pb2
 from trunkline_server.providers.base import Notes, Target
+from trunkline_server.providers.drafts import D, Fields
 from trunkline_server.providers.vocabulary import EFFORTS
+
+_NONE: Mapping[str, float] = {}
+
+
+def write(
+    draft: D, into: dict[str, Any], plain: Mapping[str, str], special: Fields[D], fixed: Mapping[str, float] = _NONE
+) -> None:
+    """Writes the parameters that are taken: as they are under the name that `plain` has, or as `special` does it."""
+    for name, value in taken(draft.spec.params, draft.target, draft.notes, {*plain, *special}, fixed):
+        if name in plain:
+            into[plain[name]] = value
+        else:
+            special[name](draft, value)
 
 
 def taken(
-    params: generation_pb2.GenerationParams, target: Target, notes: Notes, fixed: Mapping[str, float]
+    params: generation_pb2.GenerationParams,
+    target: Target,
+    notes: Notes,
+    known: Collection[str],
+    fixed: Mapping[str, float] = _NONE,
 ) -> Iterator[tuple[str, Any]]:
-    """The parameters that are set and that the target takes. A value that it does not take is noted unless it is what
-    happens anyway: `fixed` has those that the model takes at one value only, which is its default.
+    """The parameters that are set, `known` to the dialect and taken by the target. The others are noted, but for those
+    that ask for what happens anyway: `fixed` has those that the model takes at one value only, which is its default.
 
     Parallel calls are left out: they belong to tools.
     """
-    known = target.capabilities.params
+    can = target.capabilities.params
     for field, value in params.ListFields():
         name = field.name
         if name == "parallel_tool_calls":
             continue
-        if known is None or name in known:
-            yield name, value
+        if name in known and (can is None or name in can):
+            yield name, list(value) if name == "stop_sequences" else value
         elif not _is_default(name, value, fixed):
             notes.dropped(f"params.{name}", f"{target.model!r} at {target.origin} has no such parameter")
 
@@ -51,13 +69,24 @@ def no_budget(asked: generation_pb2.ReasoningConfig, target: Target, notes: Note
         notes.dropped("params.reasoning.budget_tokens", f"{target.origin} takes effort in words, not in tokens")
 
 
-def stateless_text(spec: completion_pb2.CompletionSpec, target: Target, notes: Notes) -> None:
-    """Notes what has no place at a target that knows no end users, keeps no responses and makes no sound."""
-    if spec.end_user_id:
-        notes.remark("end_user_id", f"{target.origin} takes no id of the end user")
-    if spec.store:
-        notes.dropped("store", f"{target.origin} keeps no responses")
-    if spec.HasField("previous_response_id"):
-        notes.dropped("previous_response_id", f"{target.origin} keeps no responses; send all messages")
-    if spec.HasField("audio_output"):
-        notes.dropped("audio_output", f"{target.origin} makes no sound")
+def shown_anyway(asked: generation_pb2.ReasoningConfig, shown: bool, target: Target, notes: Notes) -> None:
+    """Notes whether to return thoughts, unless it is what happens anyway, for a target that cannot be told."""
+    if asked.HasField("include") and asked.include != shown:
+        what = "shows no thoughts" if asked.include else "cannot be told to keep its thoughts"
+        notes.dropped("params.reasoning.include", f"{target.origin} {what}")
+
+
+def is_off(asked: generation_pb2.ReasoningConfig) -> bool:
+    """Is the model asked not to think?"""
+    none = asked.effort == generation_pb2.REASONING_EFFORT_NONE
+    return none or (asked.HasField("budget_tokens") and asked.budget_tokens == 0)
+
+
+def no_thoughts(asked: generation_pb2.ReasoningConfig, target: Target, notes: Notes) -> None:
+    """Notes a wish to think, for a model that does not: only that is one which cannot be granted."""
+    if is_off(asked):
+        return
+    if asked.effort:
+        notes.dropped("params.reasoning.effort", f"{target.model} does not think")
+    if asked.HasField("budget_tokens"):
+        notes.dropped("params.reasoning.budget_tokens", f"{target.model} does not think")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec import Raw
 
 from trunkline.v1 import completion_pb2, generation_pb2
+from trunkline_server.providers import drafts
 from trunkline_server.providers.base import Notes, Target, UpstreamRequest
 from trunkline_server.providers.claude import Model, cache_mark, model_of, sampling, think, usual_tool
 from trunkline_server.providers.dialects.anthropic_messages.content import (
@@ -18,7 +19,9 @@ from trunkline_server.providers.dialects.anthropic_messages.content import (
     with_members,
 )
 from trunkline_server.providers.jsontext import dumps, embed, merged
+from trunkline_server.providers.parameters import taken
 from trunkline_server.providers.schemas import parameters_of
+from trunkline_server.providers.tools import allowed_by, described, is_strict, no_number, parallel_of, takes_tools
 
 CompletionSpec = completion_pb2.CompletionSpec
 
@@ -47,21 +50,11 @@ _MODES = {
 
 
 @dataclass(slots=True)
-class Draft:
-    """A request while it is written."""
-
-    spec: CompletionSpec
-    #: The spec's parameters that the target takes.
-    params: generation_pb2.GenerationParams
-    target: Target
+class Draft(drafts.Draft):
     model: Model
-    notes: Notes
-    body: dict[str, Any]
+    #: The parameters that the target takes.
+    params: generation_pb2.GenerationParams = field(default_factory=generation_pb2.GenerationParams)
     betas: set[str] = field(default_factory=set)
-
-    def dropped(self, path: str, description: str) -> None:
-        """The parameter is left out."""
-        self.notes.dropped(path, description)
 
 
 def encode(spec: CompletionSpec, target: Target, notes: Notes, *, stream: bool) -> UpstreamRequest:
@@ -95,18 +88,15 @@ def models_request() -> UpstreamRequest:
 def draft_of(spec: CompletionSpec, target: Target, notes: Notes) -> Draft:
     """The body of a request, whole but for what depends on where it goes."""
     model = model_of(str(target.capabilities.quirks.get("like", target.model)))
-    params = _taken(spec.params, target, notes)
-    draft = Draft(spec, params, target, model, notes, {"model": target.model, "max_tokens": 0})
+    draft = Draft(spec, target, notes, {"model": target.model, "max_tokens": 0}, model)
     conversation = Conversation(spec, target, model, notes)
     conversation.read()
     if conversation.system:
         draft.body["system"] = conversation.system
     draft.body["messages"] = conversation.turns
     draft.betas |= conversation.betas
-    for descriptor, value in spec.ListFields():
-        _FIELDS[descriptor.name](draft, value)
+    drafts.fill(draft, _FIELDS)
     _max_tokens(draft)
-    _tools(draft)
     for name in dict.fromkeys((target.origin, target.provider)):
         if options := spec.provider_options_json.get(name):
             _merge(draft, object_of(options))
@@ -131,55 +121,20 @@ def _request(path: str, draft: Draft) -> UpstreamRequest:
 # -- the spec's fields ------------------------------------------------------------------------------------------------
 
 
-def _nothing(draft: Draft, value: object) -> None:
-    """Done elsewhere."""
+#: Parameters that are sent as they are, and those that are looked at together.
+_PLAIN = ("stop_sequences", "service_tier")
+_PARAMS = frozenset({*_PLAIN, "max_output_tokens", "temperature", "top_p", "top_k", "reasoning"})
 
 
-def _not_here(path: str, description: str) -> Callable[[Draft, Any], None]:
-    return lambda draft, value: draft.dropped(path, description)
-
-
-def _taken(params: generation_pb2.GenerationParams, target: Target, notes: Notes) -> generation_pb2.GenerationParams:
-    """The parameters that the target takes at all."""
-    known = target.capabilities.params
-    left_out = [] if known is None else [field.name for field, _ in params.ListFields() if field.name not in known]
-    if not left_out:
-        return params
-    taken = generation_pb2.GenerationParams()
-    taken.CopyFrom(params)
-    for name in left_out:
-        taken.ClearField(name)  # type: ignore[arg-type]  # a name of a field of this message
-        notes.dropped(f"params.{name}", f"{target.model} does not take it")
-    return taken
-
-
-def _params(draft: Draft, value: object) -> None:
-    params = draft.params
-    for descriptor, parameter in params.ListFields():
-        _PARAMS[descriptor.name](draft, parameter)
+def _params(draft: Draft, value: generation_pb2.GenerationParams) -> None:
+    asked = dict(taken(value, draft.target, draft.notes, _PARAMS))
+    params = draft.params = generation_pb2.GenerationParams(**asked)
+    draft.body.update((name, asked[name]) for name in _PLAIN if name in asked)
     think(draft.body, params, draft.model, draft.target, draft.notes)
     if "output_config" in draft.body and draft.model.effort_beta and "effort" in draft.body["output_config"]:
         draft.betas.add(draft.model.effort_beta)
     thinking = draft.body.get("thinking", {}).get("type", "")
     draft.body.update(sampling(params, thinking, draft.model, draft.target, draft.notes))
-
-
-def _stop(draft: Draft, value: Any) -> None:
-    draft.body["stop_sequences"] = list(value)
-
-
-def _service_tier(draft: Draft, value: str) -> None:
-    draft.body["service_tier"] = value
-
-
-def _choices(draft: Draft, value: int) -> None:
-    if value != 1:
-        draft.dropped("params.n", "Anthropic returns one choice")
-
-
-def _flag(path: str, description: str) -> Callable[[Draft, Any], None]:
-    """A switch that only matters when it is on."""
-    return lambda draft, value: draft.dropped(path, description) if value else None
 
 
 def _user(draft: Draft, value: str) -> None:
@@ -200,53 +155,6 @@ def _format(draft: Draft, value: completion_pb2.ResponseFormat) -> None:
         draft.dropped(f"response_format.{kind}", "Anthropic holds answers to a JSON schema only")
 
 
-_PARAMS: Mapping[str, Callable[[Draft, Any], None]] = {
-    "max_output_tokens": _nothing,
-    "temperature": _nothing,
-    "top_p": _nothing,
-    "top_k": _nothing,
-    "reasoning": _nothing,
-    "parallel_tool_calls": _nothing,
-    "stop_sequences": _stop,
-    "service_tier": _service_tier,
-    "n": _choices,
-    "min_p": _not_here("params.min_p", "Anthropic has no min_p"),
-    "frequency_penalty": _not_here("params.frequency_penalty", "Anthropic has no penalties"),
-    "presence_penalty": _not_here("params.presence_penalty", "Anthropic has no penalties"),
-    "repetition_penalty": _not_here("params.repetition_penalty", "Anthropic has no penalties"),
-    "seed": _not_here("params.seed", "Anthropic has no seed"),
-    "logit_bias": _not_here("params.logit_bias", "Anthropic has no logit bias"),
-    "logprobs": _flag("params.logprobs", "Anthropic returns no log probabilities"),
-    "top_logprobs": _not_here("params.top_logprobs", "Anthropic returns no log probabilities"),
-    "verbosity": _not_here("params.verbosity", "Anthropic has no verbosity"),
-}
-
-_FIELDS: Mapping[str, Callable[[Draft, Any], None]] = {
-    "model": _nothing,
-    "config": _nothing,
-    "inline_config": _nothing,
-    "messages": _nothing,
-    "tools": _nothing,
-    "tool_choice": _nothing,
-    "max_tool_calls": _nothing,
-    "reasoning_argument": _nothing,
-    "strict_tools": _nothing,
-    "provider_options_json": _nothing,
-    # The engine's: never sent, or done before any dialect sees the spec.
-    "labels": _nothing,
-    "extra_system_text": _nothing,
-    "tool_result_max_chars": _nothing,
-    "params": _params,
-    "response_format": _format,
-    "end_user_id": _user,
-    "previous_response_id": _not_here(
-        "previous_response_id", "Anthropic keeps no responses: send the whole conversation"
-    ),
-    "store": _flag("store", "Anthropic keeps no responses"),
-    "audio_output": _not_here("audio_output", "Anthropic makes no sound"),
-}
-
-
 def _max_tokens(draft: Draft) -> None:
     """The provider wants a limit: the caller's, else the model's own, and always more than is left for thinking."""
     body, params = draft.body, draft.params
@@ -260,18 +168,14 @@ def _max_tokens(draft: Draft) -> None:
 # -- tools ------------------------------------------------------------------------------------------------------------
 
 
-def _tools(draft: Draft) -> None:
-    spec = draft.spec
-    if not spec.tools:
+def _tools(draft: Draft, value: object) -> None:
+    if not takes_tools(draft):
         return
-    if not draft.target.capabilities.tools:
-        draft.dropped("tools", f"{draft.target.model} calls no tools")
-        return
-    choice = spec.tool_choice
-    allowed = frozenset(choice.allowed.tool_names) if choice.WhichOneof("choice") == "allowed" else None
+    no_number(draft)
+    allowed = allowed_by(draft.spec.tool_choice)
     tools = [
         _tool(draft, tool, f"tools[{index}]")
-        for index, tool in enumerate(spec.tools)
+        for index, tool in enumerate(draft.spec.tools)
         if allowed is None or _name(tool) in allowed
     ]
     if tools:
@@ -303,11 +207,9 @@ def _tool(draft: Draft, tool: completion_pb2.Tool, path: str) -> dict[str, Any] 
         made = provider_tool(tool.provider, name)
     else:
         function = tool.function
-        made = {"name": function.name}
-        if function.description:
-            made["description"] = function.description
+        made = described(function)
         made["input_schema"] = embed(parameters_of(function, draft.spec, nullable=False))
-        if draft.spec.strict_tools if draft.spec.HasField("strict_tools") else function.strict:
+        if is_strict(function, draft.spec):
             made["strict"] = True
     if tool.HasField("cache_control"):
         mark = cache_mark("ephemeral", tool.cache_control, f"{path}.cache_control", draft.notes)
@@ -318,11 +220,7 @@ def _tool(draft: Draft, tool: completion_pb2.Tool, path: str) -> dict[str, Any] 
 
 
 def _tool_choice(draft: Draft) -> dict[str, Any] | None:
-    spec = draft.spec
-    choice = spec.tool_choice
-    single = (draft.params.HasField("parallel_tool_calls") and not draft.params.parallel_tool_calls) or (
-        spec.HasField("max_tool_calls") and spec.max_tool_calls == 1
-    )
+    choice = draft.spec.tool_choice
     made: dict[str, Any] | None
     match choice.WhichOneof("choice"):
         case "tool_name":
@@ -336,6 +234,15 @@ def _tool_choice(draft: Draft) -> dict[str, Any] | None:
     if made is not None and made["type"] in ("any", "tool") and not draft.model.forced_tools:
         draft.notes.altered("tool_choice", f"{draft.target.model} cannot be made to call a tool; it is free to")
         made = {"type": "auto"}
-    if single and (made is None or made["type"] != "none"):
+    if parallel_of(draft.spec) is False and (made is None or made["type"] != "none"):
         made = {**(made or {"type": "auto"}), "disable_parallel_tool_use": True}
     return made
+
+
+_FIELDS: drafts.Fields[Draft] = {
+    **drafts.USUAL,
+    "tools": _tools,
+    "response_format": _format,
+    "params": _params,
+    "end_user_id": _user,
+}

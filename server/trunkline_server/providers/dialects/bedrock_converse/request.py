@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
 from trunkline.v1 import completion_pb2, generation_pb2
-from trunkline_server.providers import claude
+from trunkline_server.providers import claude, drafts
 from trunkline_server.providers.base import Notes, Target, UpstreamRequest
 from trunkline_server.providers.dialects.bedrock_converse.content import Conversation
 from trunkline_server.providers.dialects.bedrock_converse.models import Family, family_of
@@ -21,7 +21,15 @@ from trunkline_server.providers.jsontext import dumps, embed, loads, try_loads
 from trunkline_server.providers.options import with_options
 from trunkline_server.providers.parameters import effort_of, no_budget, taken
 from trunkline_server.providers.schemas import NO_ARGUMENTS, parameters_of
-from trunkline_server.providers.tools import parallel_of
+from trunkline_server.providers.tools import (
+    allowed_by,
+    described,
+    is_strict,
+    no_number,
+    no_parallel,
+    parallel_of,
+    takes_tools,
+)
 
 CompletionSpec = completion_pb2.CompletionSpec
 Body = dict[str, Any]
@@ -42,16 +50,12 @@ _PROFILES = UpstreamRequest("/inference-profiles?maxResults=1000", b"", method="
 
 
 @dataclass(slots=True)
-class Draft:
-    """A request while it is written."""
-
-    spec: CompletionSpec
-    target: Target
+class Draft(drafts.Draft):
     family: Family
     #: Set for Claude models.
     claude: claude.Model | None
-    notes: Notes
-    body: Body
+    #: Does the conversation hold calls? Those are refused without a declaration of any tool.
+    calls: bool
     #: `additionalModelRequestFields`: what only the model knows.
     more: Body = field(default_factory=dict)
     inference: Body = field(default_factory=dict)
@@ -101,12 +105,12 @@ def body_of(spec: CompletionSpec, target: Target, notes: Notes) -> Body:
     conversation = Conversation(spec, target, notes)
     conversation.read()
     model = claude.model_of(target.model) if family.thinking == "claude" else None
-    draft = Draft(spec, target, family, model, notes, {"messages": conversation.turns})
+    draft = Draft(spec, target, notes, {"messages": conversation.turns}, family, model, conversation.calls)
     if conversation.system:
         draft.body["system"] = conversation.system
-    for descriptor, value in spec.ListFields():
-        _FIELDS[descriptor.name](draft, value)
-    _tools(draft, calls=conversation.calls)
+    drafts.fill(draft, _FIELDS)
+    if draft.calls and target.capabilities.tools and "toolConfig" not in draft.body:
+        draft.body["toolConfig"] = {"tools": _called(spec)}
     if draft.inference:
         draft.body["inferenceConfig"] = draft.inference
     if draft.more:
@@ -117,20 +121,14 @@ def body_of(spec: CompletionSpec, target: Target, notes: Notes) -> Body:
 # -- the spec's fields ------------------------------------------------------------------------------------------------
 
 
-def _nothing(draft: Draft, value: object) -> None:
-    """Done elsewhere."""
+#: Parameters that go into `inferenceConfig`, and those that are looked at together.
+_PLAIN = {"max_output_tokens": "maxTokens", "stop_sequences": "stopSequences"}
+_PARAMS = frozenset({*_PLAIN, "temperature", "top_p", "top_k", "reasoning", "service_tier"})
 
 
-def _not_here(path: str, description: str) -> Callable[[Draft, Any], None]:
-    return lambda draft, value: draft.notes.dropped(path, description)
-
-
-def _flag(path: str, description: str) -> Callable[[Draft, Any], None]:
-    """A switch that only matters when it is on."""
-    return lambda draft, value: draft.notes.dropped(path, description) if value else None
-
-
-def _params(draft: Draft, params: generation_pb2.GenerationParams) -> None:
+def _params(draft: Draft, value: generation_pb2.GenerationParams) -> None:
+    asked = dict(taken(value, draft.target, draft.notes, _PARAMS))
+    params = generation_pb2.GenerationParams(**asked)
     _think(draft, params)
     sampling: Mapping[str, float]
     if draft.claude is not None:
@@ -138,13 +136,14 @@ def _params(draft: Draft, params: generation_pb2.GenerationParams) -> None:
         sampling = claude.sampling(params, thinking, draft.claude, draft.target, draft.notes)
     else:
         sampling = _sampling(draft, params)
-    for name, value in sampling.items():
+    for name, number in sampling.items():
         if name == "top_k":
-            _set(draft.more, draft.family.top_k, value)
+            _set(draft.more, draft.family.top_k, number)
         else:
-            draft.inference[_SAMPLERS[name]] = value
-    for name, value in taken(params, draft.target, draft.notes, {}):
-        _PARAMS[name](draft, value)
+            draft.inference[_SAMPLERS[name]] = number
+    draft.inference.update((wire, asked[name]) for name, wire in _PLAIN.items() if name in asked)
+    if "service_tier" in asked:
+        draft.body["serviceTier"] = {"type": asked["service_tier"]}
 
 
 _SAMPLERS = {"temperature": "temperature", "top_p": "topP"}
@@ -157,7 +156,7 @@ def _sampling(draft: Draft, params: generation_pb2.GenerationParams) -> dict[str
         draft.notes.altered("params.temperature", "Converse's temperatures end at 1")
         asked["temperature"] = 1.0
     if "top_k" in asked and not draft.family.top_k:
-        draft.notes.dropped("params.top_k", f"{draft.target.model} takes no top_k through Converse")
+        draft.dropped("params.top_k", f"{draft.target.model} takes no top_k through Converse")
         del asked["top_k"]
     return asked
 
@@ -192,7 +191,7 @@ def _think(draft: Draft, params: generation_pb2.GenerationParams) -> None:
             no_budget(asked, draft.target, draft.notes)
             if asked.effort == generation_pb2.REASONING_EFFORT_NONE:
                 if member == "reasoning_effort":
-                    draft.notes.dropped("params.reasoning.effort", f"{draft.target.model} always thinks")
+                    draft.dropped("params.reasoning.effort", f"{draft.target.model} always thinks")
             elif word := effort_of(asked, _EFFORTS, draft.target, draft.notes):
                 draft.more[member] = word
 
@@ -203,9 +202,9 @@ def _cannot_think(draft: Draft, asked: generation_pb2.ReasoningConfig) -> None:
     told = f"{draft.target.model} {'thinks as it likes' if always else 'cannot be told to think'} through Converse"
     off = asked.effort == generation_pb2.REASONING_EFFORT_NONE
     if asked.effort and off == always:
-        draft.notes.dropped("params.reasoning.effort", told)
+        draft.dropped("params.reasoning.effort", told)
     if asked.HasField("budget_tokens") and (asked.budget_tokens > 0 or always):
-        draft.notes.dropped("params.reasoning.budget_tokens", told)
+        draft.dropped("params.reasoning.budget_tokens", told)
 
 
 def _beta(draft: Draft, name: str) -> None:
@@ -214,26 +213,8 @@ def _beta(draft: Draft, name: str) -> None:
         betas.append(name)
 
 
-def _most_tokens(draft: Draft, value: int) -> None:
-    draft.inference["maxTokens"] = value
-
-
-def _stop(draft: Draft, value: Any) -> None:
-    draft.inference["stopSequences"] = list(value)
-
-
-def _service_tier(draft: Draft, value: str) -> None:
-    draft.body["serviceTier"] = {"type": value}
-
-
-def _choices(draft: Draft, value: int) -> None:
-    if value != 1:
-        draft.notes.dropped("params.n", "Converse returns one choice")
-
-
-def _most_calls(draft: Draft, value: int) -> None:
-    if value != 1:
-        draft.notes.dropped("max_tool_calls", "Converse takes no number of calls but one")
+def _no_user(draft: Draft, value: str) -> None:
+    draft.dropped("end_user_id", "Converse knows no users: set requestMetadata in provider_options_json")
 
 
 def _format(draft: Draft, value: completion_pb2.ResponseFormat) -> None:
@@ -241,10 +222,10 @@ def _format(draft: Draft, value: completion_pb2.ResponseFormat) -> None:
     if kind in (None, "text"):
         return
     if kind != "json_schema":
-        draft.notes.dropped(f"response_format.{kind}", "Converse holds answers to a JSON schema only")
+        draft.dropped(f"response_format.{kind}", "Converse holds answers to a JSON schema only")
         return
     if not draft.target.capabilities.json_schema:
-        draft.notes.dropped("response_format.json_schema", f"{draft.target.model} has no structured output")
+        draft.dropped("response_format.json_schema", f"{draft.target.model} has no structured output")
         return
     asked = value.json_schema
     schema: Body = {"schema": asked.json_schema}
@@ -255,70 +236,19 @@ def _format(draft: Draft, value: completion_pb2.ResponseFormat) -> None:
     draft.body["outputConfig"] = {"textFormat": {"type": "json_schema", "structure": {"jsonSchema": schema}}}
 
 
-_PARAMS: Mapping[str, Callable[[Draft, Any], None]] = {
-    "temperature": _nothing,
-    "top_p": _nothing,
-    "top_k": _nothing,
-    "reasoning": _nothing,
-    "max_output_tokens": _most_tokens,
-    "stop_sequences": _stop,
-    "service_tier": _service_tier,
-    "n": _choices,
-    "min_p": _not_here("params.min_p", "Converse has no min_p"),
-    "frequency_penalty": _not_here("params.frequency_penalty", "Converse has no penalties"),
-    "presence_penalty": _not_here("params.presence_penalty", "Converse has no penalties"),
-    "repetition_penalty": _not_here("params.repetition_penalty", "Converse has no penalties"),
-    "seed": _not_here("params.seed", "Converse has no seed"),
-    "logit_bias": _not_here("params.logit_bias", "Converse has no logit bias"),
-    "logprobs": _flag("params.logprobs", "Converse returns no log probabilities"),
-    "top_logprobs": _not_here("params.top_logprobs", "Converse returns no log probabilities"),
-    "verbosity": _not_here("params.verbosity", "Converse has no verbosity"),
-}
-
-_FIELDS: Mapping[str, Callable[[Draft, Any], None]] = {
-    "model": _nothing,
-    "config": _nothing,
-    "inline_config": _nothing,
-    "messages": _nothing,
-    "tools": _nothing,
-    "tool_choice": _nothing,
-    "reasoning_argument": _nothing,
-    "strict_tools": _nothing,
-    "provider_options_json": _nothing,
-    # The engine's: never sent, or done before any dialect sees the spec.
-    "labels": _nothing,
-    "extra_system_text": _nothing,
-    "tool_result_max_chars": _nothing,
-    "params": _params,
-    "response_format": _format,
-    "max_tool_calls": _most_calls,
-    "end_user_id": _not_here("end_user_id", "Converse knows no users: set requestMetadata in provider_options_json"),
-    "previous_response_id": _not_here(
-        "previous_response_id", "Converse keeps no responses: send the whole conversation"
-    ),
-    "store": _flag("store", "Converse keeps no responses"),
-    "audio_output": _not_here("audio_output", "Converse makes no sound"),
-}
-
-
 # -- tools ------------------------------------------------------------------------------------------------------------
 
 
-def _tools(draft: Draft, *, calls: bool) -> None:
-    """`calls`: the conversation holds calls, and the provider refuses those without a declaration of any tool."""
-    spec, target = draft.spec, draft.target
-    if spec.tools and not target.capabilities.tools:
-        draft.notes.dropped("tools", f"{target.model} calls no tools")
+def _tools(draft: Draft, value: object) -> None:
+    if not takes_tools(draft):
         return
-    choice = spec.tool_choice
-    chosen = choice.WhichOneof("choice")
-    forbidden = chosen == "mode" and choice.mode == completion_pb2.TOOL_CHOICE_MODE_NONE
-    if forbidden and not calls:
+    no_number(draft)
+    choice = draft.spec.tool_choice
+    forbidden = choice.HasField("mode") and choice.mode == completion_pb2.TOOL_CHOICE_MODE_NONE
+    if forbidden and not draft.calls:
         # No tools are what it means.
         return
-    made = _declared(draft, frozenset(choice.allowed.tool_names) if chosen == "allowed" else None)
-    if not made and calls:
-        draft.body["toolConfig"] = {"tools": _called(spec)}
+    made = _declared(draft, allowed_by(choice))
     if not made:
         return
     draft.body["toolConfig"] = {"tools": made}
@@ -328,7 +258,7 @@ def _tools(draft: Draft, *, calls: bool) -> None:
     _choose(draft, _choice(draft))
 
 
-def _declared(draft: Draft, allowed: frozenset[str] | None) -> list[Body]:
+def _declared(draft: Draft, allowed: Collection[str] | None) -> list[Body]:
     made: list[Body] = []
     for index, tool in enumerate(draft.spec.tools):
         if tool.WhichOneof("kind") == "provider":
@@ -343,16 +273,14 @@ def _declared(draft: Draft, allowed: frozenset[str] | None) -> list[Body]:
             if draft.target.capabilities.prompt_cache:
                 made.append({"cachePoint": claude.cache_mark("default", tool.cache_control, path, draft.notes)})
             else:
-                draft.notes.dropped(path, f"{draft.target.model} caches no prompts")
+                draft.dropped(path, f"{draft.target.model} caches no prompts")
     return made
 
 
 def _function(spec: CompletionSpec, function: completion_pb2.FunctionTool) -> Body:
-    made: Body = {"name": function.name}
-    if function.description:
-        made["description"] = function.description
+    made = described(function)
     made["inputSchema"] = {"json": embed(parameters_of(function, spec, nullable=False))}
-    if spec.strict_tools if spec.HasField("strict_tools") else function.strict:
+    if is_strict(function, spec):
         made["strict"] = True
     return made
 
@@ -407,7 +335,15 @@ def _choose(draft: Draft, made: Body | None) -> None:
             kind, more = next(iter((made or {"auto": {}}).items()))
             draft.more["tool_choice"] = {"type": kind, **more, "disable_parallel_tool_use": True}
             return
-        path = "max_tool_calls" if draft.spec.HasField("max_tool_calls") else "params.parallel_tool_calls"
-        draft.notes.dropped(path, f"{draft.target.model} cannot be told to call one tool at a time")
+        no_parallel(draft)
     if made is not None:
         draft.body["toolConfig"]["toolChoice"] = made
+
+
+_FIELDS: drafts.Fields[Draft] = {
+    **drafts.USUAL,
+    "tools": _tools,
+    "response_format": _format,
+    "params": _params,
+    "end_user_id": _no_user,
+}

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from trunkline.v1 import completion_pb2, generation_pb2
 from trunkline_server.providers.base import Notes, Target, UpstreamRequest
 from trunkline_server.providers.dialects.cohere_chat.messages import Messages
+from trunkline_server.providers.drafts import USUAL, Draft, Fields, fill
 from trunkline_server.providers.jsontext import dumps, embed
 from trunkline_server.providers.options import with_options
-from trunkline_server.providers.parameters import stateless_text, taken
-from trunkline_server.providers.tools import function_of, no_limit_of_calls, provider_tool_of
+from trunkline_server.providers.parameters import shown_anyway, write
+from trunkline_server.providers.tools import (
+    allowed_by,
+    choose,
+    function_of,
+    no_number,
+    no_parallel,
+    offered,
+    provider_tool_of,
+    takes_tools,
+)
 
 CompletionSpec = completion_pb2.CompletionSpec
 Body = dict[str, Any]
 
-#: Parameters that are numbers, text or lists of text, with their names on the wire.
+#: Parameters that are sent as they are, with their names on the wire.
 _PLAIN = {
     "max_output_tokens": "max_tokens",
     "temperature": "temperature",
@@ -25,6 +35,7 @@ _PLAIN = {
     "frequency_penalty": "frequency_penalty",
     "presence_penalty": "presence_penalty",
     "seed": "seed",
+    "stop_sequences": "stop_sequences",
     "logprobs": "logprobs",
 }
 
@@ -38,7 +49,6 @@ FIELDS: Mapping[str, str] = {
     "strict_tools": "strict_tools",
     "response_format": "response_format",
     "thinking": "params.reasoning",
-    "stop_sequences": "params.stop_sequences",
     "texts": "inputs",
     "images": "inputs",
     "inputs": "inputs",
@@ -67,16 +77,7 @@ def encode(spec: CompletionSpec, target: Target, notes: Notes, *, stream: bool) 
     body: Body = {"model": target.model, "messages": messages.encode()}
     if messages.documents:
         body["documents"] = messages.documents
-    if spec.tools:
-        _tools(spec, target, notes, body)
-    if spec.HasField("response_format"):
-        _format(spec.response_format, target, notes, body)
-    for name, value in taken(spec.params, target, notes, {}):
-        if name in _PLAIN:
-            body[_PLAIN[name]] = value
-        else:
-            _SPECIAL[name](value, target, notes, body)
-    stateless_text(spec, target, notes)
+    fill(Draft(spec, target, notes, body), _FIELDS)
     if stream:
         body["stream"] = True
     return UpstreamRequest("/v2/chat", dumps(with_options(body, spec.provider_options_json, target)))
@@ -85,77 +86,71 @@ def encode(spec: CompletionSpec, target: Target, notes: Notes, *, stream: bool) 
 # -- tools ------------------------------------------------------------------------------------------------------------
 
 
-def _tools(spec: CompletionSpec, target: Target, notes: Notes, body: Body) -> None:
-    if not target.capabilities.tools:
-        notes.dropped("tools", f"{target.model!r} at {target.origin} takes no tools")
+def _tools(draft: Draft, value: object) -> None:
+    if not takes_tools(draft):
         return
-    only, mode = _choice(spec.tool_choice)
-    _declare(spec, only, target, notes, body)
-    if mode and target.capabilities.tool_choice:
-        body["tool_choice"] = mode
-    elif mode == "NONE":
-        # No tools are what it means.
-        del body["tools"]
-        body.pop("strict_tools", None)
-    elif mode:
-        notes.dropped("tool_choice", f"{target.model!r} at {target.origin} chooses by itself")
-    no_limit_of_calls(spec, target, notes)
+    only, mode = _choice(draft.spec.tool_choice)
+    _declare(draft, only)
+    if mode:
+        choose(draft, mode, none="NONE")
+    if "tools" not in draft.body:
+        draft.body.pop("strict_tools", None)
+    no_parallel(draft)
+    no_number(draft)
 
 
-def _declare(spec: CompletionSpec, only: set[str] | None, target: Target, notes: Notes, body: Body) -> None:
+def _declare(draft: Draft, only: Collection[str] | None) -> None:
     """The tools that are left, and whether the model is held to their schemas."""
     made: list[Body] = []
     strict: dict[str, bool] = {}
-    for index, tool in enumerate(spec.tools):
+    for index, tool in offered(draft.spec, only):
         if tool.WhichOneof("kind") == "provider":
             made.append(provider_tool_of(tool.provider))
-        elif only is None or tool.function.name in only:
-            function = function_of(tool.function, spec)
+        else:
+            function = function_of(tool.function, draft.spec)
             strict[f"tools[{index}].function.strict"] = bool(function.pop("strict", False))
             made.append({"type": "function", "function": function})
-    body["tools"] = made
+    draft.body["tools"] = made
     if any(strict.values()):
-        body["strict_tools"] = True
+        draft.body["strict_tools"] = True
         for path, wanted in strict.items():
             if not wanted:
-                notes.remark(path, f"{target.origin} holds the model to all schemas or to none")
+                draft.notes.remark(path, f"{draft.target.origin} holds the model to all schemas or to none")
 
 
-def _choice(choice: completion_pb2.ToolChoice) -> tuple[set[str] | None, str]:
+def _choice(choice: completion_pb2.ToolChoice) -> tuple[Collection[str] | None, str]:
     """The names of the functions that are left (None: all), and the word for what the model may do with them."""
-    chosen = choice.WhichOneof("choice")
-    if chosen == "tool_name":
+    if choice.WhichOneof("choice") == "tool_name":
         return {choice.tool_name}, "REQUIRED"
-    if chosen == "allowed":
-        return set(choice.allowed.tool_names), _TOOL_MODES.get(choice.allowed.mode, "")
-    return None, _TOOL_MODES.get(choice.mode, "")
+    only = allowed_by(choice)
+    return only, _TOOL_MODES.get(choice.mode if only is None else choice.allowed.mode, "")
 
 
 # -- the shape of the answer ------------------------------------------------------------------------------------------
 
 
-def _format(asked: completion_pb2.ResponseFormat, target: Target, notes: Notes, body: Body) -> None:
+def _format(draft: Draft, asked: completion_pb2.ResponseFormat) -> None:
     kind = asked.WhichOneof("format")
     if kind == "json_object":
-        body["response_format"] = {"type": "json_object"}
+        draft.body["response_format"] = {"type": "json_object"}
     elif kind == "json_schema":
-        body["response_format"] = {"type": "json_object", "json_schema": embed(asked.json_schema.json_schema)}
+        draft.body["response_format"] = {"type": "json_object", "json_schema": embed(asked.json_schema.json_schema)}
     elif kind == "grammar":
-        notes.dropped("response_format.grammar", f"{target.origin} follows no grammars")
+        draft.dropped("response_format.grammar", f"{draft.target.origin} follows no grammars")
 
 
 # -- parameters -------------------------------------------------------------------------------------------------------
 
 
-def _stop(value: Any, target: Target, notes: Notes, body: Body) -> None:
-    body["stop_sequences"] = list(value)
+def _params(draft: Draft, value: object) -> None:
+    write(draft, draft.body, _PLAIN, {"reasoning": _reasoning})
 
 
-def _reasoning(value: generation_pb2.ReasoningConfig, target: Target, notes: Notes, body: Body) -> None:
+def _reasoning(draft: Draft, value: generation_pb2.ReasoningConfig) -> None:
     thinking: Body = {}
     if value.HasField("budget_tokens"):
         if value.effort:
-            notes.dropped("params.reasoning.effort", f"{target.origin} takes budget_tokens or effort, not both")
+            draft.dropped("params.reasoning.effort", f"{draft.target.origin} takes budget_tokens or effort, not both")
         thinking = {"type": "enabled", "token_budget": value.budget_tokens} if value.budget_tokens else _OFF
     elif value.effort == generation_pb2.REASONING_EFFORT_NONE:
         thinking = _OFF
@@ -163,14 +158,10 @@ def _reasoning(value: generation_pb2.ReasoningConfig, target: Target, notes: Not
         budget = _BUDGETS.get(value.effort)
         thinking = {"type": "enabled"} if budget is None else {"type": "enabled", "token_budget": budget}
     if thinking:
-        body["thinking"] = thinking
-    if value.HasField("include") and not value.include:
-        notes.dropped("params.reasoning.include", f"{target.origin} cannot be told to keep its thoughts")
+        draft.body["thinking"] = thinking
+    shown_anyway(value, True, draft.target, draft.notes)
 
 
 _OFF: Body = {"type": "disabled"}
 
-_SPECIAL: Mapping[str, Callable[[Any, Target, Notes, Body], None]] = {
-    "stop_sequences": _stop,
-    "reasoning": _reasoning,
-}
+_FIELDS: Fields[Draft] = {**USUAL, "tools": _tools, "response_format": _format, "params": _params}

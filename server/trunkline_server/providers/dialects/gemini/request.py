@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
 from trunkline.v1 import completion_pb2, generation_pb2
+from trunkline_server.providers import drafts
 from trunkline_server.providers.base import Notes, Target, UpstreamRequest
 from trunkline_server.providers.dialects.gemini.content import Conversation
 from trunkline_server.providers.dialects.gemini.models import Model, model_of
 from trunkline_server.providers.dialects.gemini.thinking import thinking_config
 from trunkline_server.providers.jsontext import dumps, embed
 from trunkline_server.providers.options import with_options
-from trunkline_server.providers.parameters import taken
+from trunkline_server.providers.parameters import write
 from trunkline_server.providers.schemas import parameters_of
+from trunkline_server.providers.tools import described, no_number, no_parallel, takes_tools
 
 CompletionSpec = completion_pb2.CompletionSpec
 Body = dict[str, Any]
@@ -30,6 +31,7 @@ _PLAIN = {
     "presence_penalty": "presencePenalty",
     "seed": "seed",
     "n": "candidateCount",
+    "stop_sequences": "stopSequences",
 }
 
 _MODES = {
@@ -42,20 +44,10 @@ _VALIDATED = "VALIDATED"
 
 
 @dataclass(slots=True)
-class Draft:
-    """A request while it is written."""
-
-    spec: CompletionSpec
-    target: Target
+class Draft(drafts.Draft):
     model: Model
-    notes: Notes
-    body: Body
     #: `generationConfig`.
-    config: Body
-
-    def dropped(self, path: str, description: str) -> None:
-        """The parameter is left out."""
-        self.notes.dropped(path, description)
+    config: Body = field(default_factory=dict)
 
 
 def encode(spec: CompletionSpec, target: Target, notes: Notes, *, stream: bool) -> UpstreamRequest:
@@ -96,11 +88,10 @@ def body_of(spec: CompletionSpec, target: Target, notes: Notes, *, names_files: 
     model = model_of(target.model)
     conversation = Conversation(spec, target, model, notes, names_files=names_files)
     conversation.read()
-    draft = Draft(spec, target, model, notes, {"contents": conversation.contents}, {})
+    draft = Draft(spec, target, notes, {"contents": conversation.contents}, model)
     if conversation.instructions:
         draft.body["systemInstruction"] = {"parts": conversation.instructions}
-    for descriptor, value in spec.ListFields():
-        _FIELDS[descriptor.name](draft, value)
+    drafts.fill(draft, _FIELDS)
     if draft.config:
         draft.body["generationConfig"] = draft.config
     return with_options(draft.body, spec.provider_options_json, target)
@@ -128,31 +119,12 @@ _PLAINLY = "-._~!$&'()*+,;=@"
 # -- the spec's fields ------------------------------------------------------------------------------------------------
 
 
-def _nothing(draft: Draft, value: object) -> None:
-    """Done elsewhere."""
+def _params(draft: Draft, value: object) -> None:
+    write(draft, draft.config, _PLAIN, _SPECIAL)
 
 
-def _not_here(path: str, description: str) -> Callable[[Draft, Any], None]:
-    return lambda draft, value: draft.dropped(path, description)
-
-
-def _flag(path: str, description: str) -> Callable[[Draft, Any], None]:
-    """A switch that only matters when it is on."""
-    return lambda draft, value: draft.dropped(path, description) if value else None
-
-
-def _params(draft: Draft, params: generation_pb2.GenerationParams) -> None:
-    for name, value in taken(params, draft.target, draft.notes, {}):
-        if name in _PLAIN:
-            draft.config[_PLAIN[name]] = value
-        else:
-            _PARAMS[name](draft, value)
-    if params.HasField("parallel_tool_calls") and not params.parallel_tool_calls and draft.spec.tools:
-        draft.dropped("params.parallel_tool_calls", "Gemini cannot be told to call one tool at a time")
-
-
-def _stop(draft: Draft, value: Any) -> None:
-    draft.config["stopSequences"] = list(value)
+def _no_user(draft: Draft, value: str) -> None:
+    draft.dropped("end_user_id", "Gemini is not told who the end user is")
 
 
 def _logprobs(draft: Draft, value: bool) -> None:
@@ -204,9 +176,10 @@ def _speech(draft: Draft, value: completion_pb2.AudioOutput) -> None:
 
 
 def _tools(draft: Draft, value: Any) -> None:
-    if not draft.target.capabilities.tools:
-        draft.dropped("tools", f"{draft.target.model} calls no tools")
+    if not takes_tools(draft):
         return
+    no_parallel(draft)
+    no_number(draft)
     made: list[Body] = []
     for tool in value:
         if tool.WhichOneof("kind") == "provider":
@@ -221,9 +194,7 @@ def _tools(draft: Draft, value: Any) -> None:
 
 
 def _function(function: completion_pb2.FunctionTool, spec: CompletionSpec) -> Body:
-    made: Body = {"name": function.name}
-    if function.description:
-        made["description"] = function.description
+    made = described(function)
     if function.parameters_json_schema or spec.HasField("reasoning_argument"):
         made["parametersJsonSchema"] = embed(parameters_of(function, spec, nullable=False))
     return made
@@ -255,33 +226,17 @@ def _tool_choice(draft: Draft) -> None:
         draft.body["toolConfig"] = {"functionCallingConfig": calling}
 
 
-_PARAMS: Mapping[str, Callable[[Draft, Any], None]] = {
-    "stop_sequences": _stop,
+_SPECIAL: drafts.Fields[Draft] = {
     "logprobs": _logprobs,
     "top_logprobs": _top_logprobs,
     "reasoning": _reasoning,
     "service_tier": _service_tier,
 }
-
-_FIELDS: Mapping[str, Callable[[Draft, Any], None]] = {
-    "model": _nothing,
-    "config": _nothing,
-    "inline_config": _nothing,
-    "messages": _nothing,
+_FIELDS: drafts.Fields[Draft] = {
+    **drafts.USUAL,
     "tools": _tools,
-    "tool_choice": _nothing,
-    "reasoning_argument": _nothing,
-    "strict_tools": _nothing,
-    "provider_options_json": _nothing,
-    # The engine's: never sent, or done before any dialect sees the spec.
-    "labels": _nothing,
-    "extra_system_text": _nothing,
-    "tool_result_max_chars": _nothing,
-    "params": _params,
     "response_format": _format,
+    "params": _params,
+    "end_user_id": _no_user,
     "audio_output": _speech,
-    "max_tool_calls": _not_here("max_tool_calls", "Gemini cannot be told how many tools to call"),
-    "end_user_id": _not_here("end_user_id", "Gemini is not told who the end user is"),
-    "previous_response_id": _not_here("previous_response_id", "Gemini keeps no responses: send the whole conversation"),
-    "store": _flag("store", "Gemini keeps no responses"),
 }

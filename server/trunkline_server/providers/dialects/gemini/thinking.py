@@ -11,6 +11,7 @@ from typing import Any
 from trunkline.v1 import generation_pb2 as pb
 from trunkline_server.providers.base import Notes, Target
 from trunkline_server.providers.dialects.gemini.models import Model
+from trunkline_server.providers.parameters import is_off, no_thoughts
 
 _EFFORT = "params.reasoning.effort"
 _BUDGET = "params.reasoning.budget_tokens"
@@ -29,14 +30,10 @@ _EFFORTS: Mapping[int, tuple[str, int | None]] = {
 
 def thinking_config(asked: pb.ReasoningConfig, model: Model, target: Target, notes: Notes) -> dict[str, Any]:
     """`thinkingConfig`; empty if there is nothing to say."""
-    off = asked.effort == pb.REASONING_EFFORT_NONE or (asked.HasField("budget_tokens") and asked.budget_tokens == 0)
     if not model.thinks:
-        if not off and asked.effort:
-            notes.dropped(_EFFORT, f"{target.model} does not think")
-        if not off and asked.HasField("budget_tokens"):
-            notes.dropped(_BUDGET, f"{target.model} does not think")
+        no_thoughts(asked, target, notes)
         return {}
-    config = _off(asked, model, target, notes) if off else _on(asked, model, target, notes)
+    config = _off(asked, model, target, notes) if is_off(asked) else _on(asked, model, target, notes)
     if asked.HasField("include"):
         config["includeThoughts"] = asked.include
     return config

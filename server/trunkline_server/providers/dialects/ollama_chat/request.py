@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from trunkline.v1 import completion_pb2, generation_pb2
 from trunkline_server.providers.base import Notes, Target, UpstreamRequest
 from trunkline_server.providers.dialects.ollama_chat.messages import Messages
+from trunkline_server.providers.drafts import USUAL, Draft, Fields, fill
 from trunkline_server.providers.jsontext import dumps, embed
 from trunkline_server.providers.options import with_options
-from trunkline_server.providers.parameters import no_budget, stateless_text, taken
-from trunkline_server.providers.tools import function_of, no_limit_of_calls, provider_tool_of
+from trunkline_server.providers.parameters import no_budget, write
+from trunkline_server.providers.tools import (
+    allowed_by,
+    function_of,
+    no_number,
+    no_parallel,
+    offered,
+    provider_tool_of,
+    takes_tools,
+)
 from trunkline_server.providers.vocabulary import EFFORTS
 
 CompletionSpec = completion_pb2.CompletionSpec
@@ -31,6 +40,7 @@ _OPTIONS = {
     "presence_penalty": "presence_penalty",
     "repetition_penalty": "repeat_penalty",
     "seed": "seed",
+    "stop_sequences": "stop",
 }
 
 #: Where the parameters that Ollama may blame come from in a spec.
@@ -49,82 +59,73 @@ def encode(spec: CompletionSpec, target: Target, notes: Notes, *, stream: bool) 
     """See `providers.base.Dialect.encode`."""
     # It streams unless it is told not to.
     body: Body = {"model": target.model, "messages": Messages(spec, target, notes).encode(), "stream": stream}
-    if spec.tools:
-        _tools(spec, target, notes, body)
-    if spec.HasField("response_format"):
-        _format(spec.response_format, target, notes, body)
-    for name, value in taken(spec.params, target, notes, {}):
-        if name in _OPTIONS:
-            body.setdefault("options", {})[_OPTIONS[name]] = value
-        else:
-            _SPECIAL[name](value, target, notes, body)
-    stateless_text(spec, target, notes)
+    fill(Draft(spec, target, notes, body), _FIELDS)
     return UpstreamRequest("/api/chat", dumps(with_options(body, spec.provider_options_json, target)))
 
 
 # -- tools ------------------------------------------------------------------------------------------------------------
 
 
-def _tools(spec: CompletionSpec, target: Target, notes: Notes, body: Body) -> None:
-    if not target.capabilities.tools:
-        notes.dropped("tools", f"{target.model!r} at {target.origin} takes no tools")
+def _tools(draft: Draft, value: object) -> None:
+    if not takes_tools(draft):
         return
-    chosen = spec.tool_choice.WhichOneof("choice")
-    only = set(spec.tool_choice.allowed.tool_names) if chosen == "allowed" else None
-    mode = spec.tool_choice.allowed.mode if chosen == "allowed" else spec.tool_choice.mode
-    if chosen == "tool_name" or mode == completion_pb2.TOOL_CHOICE_MODE_REQUIRED:
-        notes.dropped("tool_choice", f"{target.origin} leaves it to the model whether to call a tool")
+    choice = draft.spec.tool_choice
+    only = allowed_by(choice)
+    mode = choice.mode if only is None else choice.allowed.mode
+    if choice.HasField("tool_name") or mode == completion_pb2.TOOL_CHOICE_MODE_REQUIRED:
+        draft.dropped("tool_choice", f"{draft.target.origin} leaves it to the model whether to call a tool")
     # No tools are what "none" means.
     if mode != completion_pb2.TOOL_CHOICE_MODE_NONE:
-        body["tools"] = [
-            _tool(tool, spec, f"tools[{index}]", target, notes)
-            for index, tool in enumerate(spec.tools)
-            if only is None or tool.WhichOneof("kind") != "function" or tool.function.name in only
-        ]
-    no_limit_of_calls(spec, target, notes)
+        draft.body["tools"] = [_tool(tool, f"tools[{index}]", draft) for index, tool in offered(draft.spec, only)]
+    no_parallel(draft)
+    no_number(draft)
 
 
-def _tool(tool: completion_pb2.Tool, spec: CompletionSpec, path: str, target: Target, notes: Notes) -> Body:
+def _tool(tool: completion_pb2.Tool, path: str, draft: Draft) -> Body:
     if tool.WhichOneof("kind") == "provider":
         return provider_tool_of(tool.provider)
-    function = function_of(tool.function, spec)
+    function = function_of(tool.function, draft.spec)
     if function.pop("strict", False):
         asked = f"{path}.function.strict" if tool.function.strict else "strict_tools"
-        notes.remark(asked, f"{target.origin} does not hold the model to schemas of tools")
+        draft.notes.remark(asked, f"{draft.target.origin} does not hold the model to schemas of tools")
     return {"type": "function", "function": function}
 
 
 # -- the shape of the answer ------------------------------------------------------------------------------------------
 
 
-def _format(asked: completion_pb2.ResponseFormat, target: Target, notes: Notes, body: Body) -> None:
+def _format(draft: Draft, asked: completion_pb2.ResponseFormat) -> None:
     kind = asked.WhichOneof("format")
     if kind == "json_object":
-        body["format"] = "json"
+        draft.body["format"] = "json"
     elif kind == "json_schema":
-        body["format"] = embed(asked.json_schema.json_schema)
+        draft.body["format"] = embed(asked.json_schema.json_schema)
     elif kind == "grammar":
-        notes.dropped("response_format.grammar", f"{target.origin} follows no grammars")
+        draft.dropped("response_format.grammar", f"{draft.target.origin} follows no grammars")
 
 
 # -- parameters -------------------------------------------------------------------------------------------------------
 
 
-def _stop(value: Any, target: Target, notes: Notes, body: Body) -> None:
-    body.setdefault("options", {})["stop"] = list(value)
+def _params(draft: Draft, value: object) -> None:
+    options: Body = {}
+    write(draft, options, _OPTIONS, _SPECIAL)
+    if options:
+        draft.body["options"] = options
 
 
-def _logprobs(value: bool, target: Target, notes: Notes, body: Body) -> None:
+def _logprobs(draft: Draft, value: bool) -> None:
     if value:
-        body["logprobs"] = True
+        draft.body["logprobs"] = True
 
 
-def _top_logprobs(value: int, target: Target, notes: Notes, body: Body) -> None:
-    body.update(logprobs=True, top_logprobs=value)
+def _top_logprobs(draft: Draft, value: int) -> None:
+    draft.body.update(logprobs=True, top_logprobs=value)
 
 
-def _reasoning(value: generation_pb2.ReasoningConfig, target: Target, notes: Notes, body: Body) -> None:
+def _reasoning(draft: Draft, value: generation_pb2.ReasoningConfig) -> None:
     """`think`: whether, or a word for how much where the model has words. Asking for thoughts is asking to think."""
+    target, notes, body = draft.target, draft.notes, draft.body
     no_budget(value, target, notes)
     word = EFFORTS.get(value.effort, "")
     levels: Any = target.capabilities.quirks.get(LEVELS, ())
@@ -146,9 +147,5 @@ def _reasoning(value: generation_pb2.ReasoningConfig, target: Target, notes: Not
         notes.remark("params.reasoning.include", f"{target.origin} returns what the model thinks, if it does")
 
 
-_SPECIAL: Mapping[str, Callable[[Any, Target, Notes, Body], None]] = {
-    "stop_sequences": _stop,
-    "logprobs": _logprobs,
-    "top_logprobs": _top_logprobs,
-    "reasoning": _reasoning,
-}
+_SPECIAL: Fields[Draft] = {"logprobs": _logprobs, "top_logprobs": _top_logprobs, "reasoning": _reasoning}
+_FIELDS: Fields[Draft] = {**USUAL, "tools": _tools, "response_format": _format, "params": _params}

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
 from trunkline.v1 import completion_pb2, generation_pb2
+from trunkline_server.providers import drafts
 from trunkline_server.providers.base import Notes, Target, UpstreamRequest
 from trunkline_server.providers.dialects.openai_chat.messages import Messages, cache_mark
 from trunkline_server.providers.dialects.openai_chat.quirks import Quirks, placed, quirks_of
 from trunkline_server.providers.jsontext import dumps
 from trunkline_server.providers.options import with_options
-from trunkline_server.providers.parameters import effort_of, no_budget, taken
-from trunkline_server.providers.tools import function_of, parallel_of, provider_tool_of, schema_of
-from trunkline_server.providers.vocabulary import TOOL_MODES, VERBOSITIES
+from trunkline_server.providers.parameters import effort_of, no_budget, shown_anyway, write
+from trunkline_server.providers.tools import (
+    format_of,
+    function_of,
+    no_number,
+    provider_tool_of,
+    schema_of,
+    write_tools,
+)
+from trunkline_server.providers.vocabulary import VERBOSITIES
 
 CompletionSpec = completion_pb2.CompletionSpec
-GenerationParams = generation_pb2.GenerationParams
 Body = dict[str, Any]
 
-#: Parameters that are numbers or text, with their names on the wire.
+#: Parameters that are sent as they are, with their names on the wire.
 _PLAIN = {
+    "max_output_tokens": "max_tokens",
+    "stop_sequences": "stop",
     "temperature": "temperature",
     "top_p": "top_p",
     "top_k": "top_k",
@@ -34,17 +44,16 @@ _PLAIN = {
 }
 
 
+@dataclass(slots=True)
+class Draft(drafts.Draft):
+    quirks: Quirks
+
+
 def encode(spec: CompletionSpec, target: Target, notes: Notes, *, stream: bool) -> UpstreamRequest:
     """See `providers.base.Dialect.encode`."""
     quirks = quirks_of(target.capabilities)
     body: Body = {"model": target.model, "messages": Messages(spec, target, quirks, notes).encode(), **quirks.constant}
-    if spec.tools:
-        _tools(spec, target, quirks, notes, body)
-    if spec.HasField("response_format"):
-        _format(spec.response_format, target, quirks, notes, body)
-    if spec.HasField("params"):
-        _Params(spec, target, quirks, notes, body).encode()
-    _rest(spec, target, quirks, notes, body)
+    drafts.fill(Draft(spec, target, notes, body, quirks), _FIELDS)
     if stream:
         body["stream"] = True
         if quirks.stream_usage:
@@ -53,111 +62,79 @@ def encode(spec: CompletionSpec, target: Target, notes: Notes, *, stream: bool) 
     return UpstreamRequest(path, dumps(with_options(body, spec.provider_options_json, target)))
 
 
-def _rest(spec: CompletionSpec, target: Target, quirks: Quirks, notes: Notes, body: Body) -> None:
-    """What is not about generation."""
-    if spec.end_user_id and quirks.user:
-        body[quirks.user] = spec.end_user_id
-    if spec.HasField("store"):
-        if quirks.store:
-            body["store"] = spec.store
-        elif spec.store:
-            notes.dropped("store", f"{target.origin} keeps no responses")
-    if spec.HasField("previous_response_id"):
-        notes.dropped("previous_response_id", "chat completions do not go on from a response; send all messages")
-    if spec.HasField("audio_output"):
-        if target.capabilities.audio and quirks.speech:
-            body["modalities"] = ["text", "audio"]
-            body["audio"] = {"voice": spec.audio_output.voice, "format": spec.audio_output.format}
-        else:
-            notes.dropped("audio_output", f"{target.model!r} at {target.origin} makes no sound")
+def _user(draft: Draft, value: str) -> None:
+    if not draft.quirks.user:
+        drafts.no_user(draft, value)
+    elif value:
+        draft.body[draft.quirks.user] = value
+
+
+def _store(draft: Draft, value: bool) -> None:
+    if draft.quirks.store:
+        draft.body["store"] = value
+    else:
+        drafts.not_stored(draft, value)
+
+
+def _goes_on(draft: Draft, value: str) -> None:
+    draft.dropped("previous_response_id", "chat completions do not go on from a response; send all messages")
+
+
+def _speech(draft: Draft, value: completion_pb2.AudioOutput) -> None:
+    if draft.target.capabilities.audio and draft.quirks.speech:
+        draft.body["modalities"] = ["text", "audio"]
+        draft.body["audio"] = {"voice": value.voice, "format": value.format}
+    else:
+        drafts.silent(draft, value)
 
 
 # -- tools ------------------------------------------------------------------------------------------------------------
 
 
-def _tools(spec: CompletionSpec, target: Target, quirks: Quirks, notes: Notes, body: Body) -> None:
-    if not target.capabilities.tools:
-        notes.dropped("tools", f"{target.model!r} at {target.origin} takes no tools")
-        return
-    chosen = spec.tool_choice.WhichOneof("choice")
-    only = set(spec.tool_choice.allowed.tool_names) if chosen == "allowed" and not quirks.allowed_tools else None
-    body["tools"] = [
-        _tool(tool, spec, quirks)
-        for tool in spec.tools
-        if only is None or tool.WhichOneof("kind") != "function" or tool.function.name in only
-    ]
-    if chosen:
-        _choice(spec.tool_choice, target, quirks, notes, body)
-    parallel = parallel_of(spec)
-    if parallel is None:
-        return
-    params = target.capabilities.params
-    if params is None or "parallel_tool_calls" in params:
-        body["parallel_tool_calls"] = parallel
-    elif spec.params.HasField("parallel_tool_calls") and not parallel:
-        notes.dropped("params.parallel_tool_calls", f"{target.origin} cannot be told to call one tool at a time")
+def _tools(draft: Draft, value: object) -> None:
+    allowed = _allowed if draft.quirks.allowed_tools else None
+    write_tools(draft, lambda tool: _tool(tool, draft), _named, allowed)
+    no_number(draft)
 
 
-def _tool(tool: completion_pb2.Tool, spec: CompletionSpec, quirks: Quirks) -> Body:
+def _tool(tool: completion_pb2.Tool, draft: Draft) -> Body:
     if tool.WhichOneof("kind") == "provider":
         made = provider_tool_of(tool.provider)
     else:
-        made = {"type": "function", "function": function_of(tool.function, spec)}
-    if quirks.cache_control and tool.HasField("cache_control"):
+        made = {"type": "function", "function": function_of(tool.function, draft.spec)}
+    if draft.quirks.cache_control and tool.HasField("cache_control"):
         made["cache_control"] = cache_mark(tool.cache_control)
     return made
-
-
-def _choice(choice: completion_pb2.ToolChoice, target: Target, quirks: Quirks, notes: Notes, body: Body) -> None:
-    chosen = choice.WhichOneof("choice")
-    mode = choice.allowed.mode if chosen == "allowed" else choice.mode
-    word = TOOL_MODES.get(mode) or ("auto" if chosen == "allowed" else "")
-    value: Any = word
-    if chosen == "tool_name":
-        value = _named(choice.tool_name)
-    elif chosen == "allowed" and quirks.allowed_tools:
-        tools = [_named(name) for name in choice.allowed.tool_names]
-        value = {"type": "allowed_tools", "allowed_tools": {"mode": word, "tools": tools}}
-    if not value:
-        return
-    if value != "auto" and not target.capabilities.tool_choice:
-        if value == "none":
-            # No tools are what it means.
-            del body["tools"]
-        else:
-            notes.dropped("tool_choice", f"{target.model!r} at {target.origin} chooses by itself")
-        return
-    body["tool_choice"] = value
 
 
 def _named(name: str) -> Body:
     return {"type": "function", "function": {"name": name}}
 
 
+def _allowed(mode: str, tools: list[Any]) -> Body:
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
 # -- the shape of the answer ------------------------------------------------------------------------------------------
 
 
-def _format(asked: completion_pb2.ResponseFormat, target: Target, quirks: Quirks, notes: Notes, body: Body) -> None:
-    kind = asked.WhichOneof("format")
+def _format(draft: Draft, asked: completion_pb2.ResponseFormat) -> None:
+    kind = format_of(draft, asked)
     if kind == "json_object":
-        body["response_format"] = {"type": "json_object"}
+        draft.body["response_format"] = {"type": "json_object"}
     elif kind == "json_schema":
-        if not target.capabilities.json_schema:
-            notes.altered("response_format.json_schema", f"{target.origin} takes no schema: asked for any JSON object")
-            body["response_format"] = {"type": "json_object"}
-            return
-        body["response_format"] = {"type": "json_schema", "json_schema": schema_of(asked.json_schema)}
+        draft.body["response_format"] = {"type": "json_schema", "json_schema": schema_of(asked.json_schema)}
     elif kind == "grammar":
-        _grammar(asked.grammar, target, quirks, notes, body)
+        _grammar(draft, asked.grammar)
 
 
-def _grammar(grammar: completion_pb2.GrammarFormat, target: Target, quirks: Quirks, notes: Notes, body: Body) -> None:
+def _grammar(draft: Draft, grammar: completion_pb2.GrammarFormat) -> None:
     kind = grammar.WhichOneof("grammar") or ""
-    path = quirks.grammars.get(kind)
+    path = draft.quirks.grammars.get(kind)
     if path is None:
-        notes.dropped(f"response_format.grammar.{kind}", f"{target.origin} follows no such grammar")
+        draft.dropped(f"response_format.grammar.{kind}", f"{draft.target.origin} follows no such grammar")
         return
-    at: MutableMapping[str, Any] = body
+    at: MutableMapping[str, Any] = draft.body
     for name in path[:-1]:
         at = at.setdefault(name, {"type": "grammar"} if name == "response_format" else {})
     at[path[-1]] = getattr(grammar, kind)
@@ -166,135 +143,131 @@ def _grammar(grammar: completion_pb2.GrammarFormat, target: Target, quirks: Quir
 # -- parameters -------------------------------------------------------------------------------------------------------
 
 
-class _Params:
-    """Encodes the generation parameters that are set."""
-
-    def __init__(self, spec: CompletionSpec, target: Target, quirks: Quirks, notes: Notes, body: Body) -> None:
-        self._params = spec.params
-        self._target = target
-        self._quirks = quirks
-        self._notes = notes
-        self._body = body
-
-    def encode(self) -> None:
-        for name, value in taken(self._params, self._target, self._notes, self._quirks.fixed):
-            wire = _PLAIN.get(name)
-            if wire is not None:
-                self._body[self._quirks.renamed.get(name, wire)] = value
-            else:
-                _SPECIAL[name](self, value)
-
-    def _max_tokens(self, value: int) -> None:
-        self._body[self._quirks.max_tokens] = value
-
-    def _stop(self, value: Any) -> None:
-        self._body["stop"] = list(value)
-
-    def _bias(self, value: Any) -> None:
-        self._body["logit_bias"] = {token: _whole(bias) for token, bias in value.items()}
-
-    def _logprobs(self, value: bool) -> None:
-        if self._quirks.logprobs_count:
-            if value and not self._params.HasField("top_logprobs"):
-                self._body["logprobs"] = 1
-        elif value or not self._params.HasField("top_logprobs"):
-            self._body["logprobs"] = value
-
-    def _top_logprobs(self, value: int) -> None:
-        if self._quirks.logprobs_count:
-            self._body["logprobs"] = max(value, 1)
-        else:
-            self._body.update(logprobs=True, top_logprobs=value)
-
-    def _verbosity(self, value: int) -> None:
-        word = VERBOSITIES.get(value)
-        if word:
-            self._body["verbosity"] = word
-
-    def _reasoning(self, value: generation_pb2.ReasoningConfig) -> None:
-        _REASONING[self._quirks.reasoning](
-            self, value, effort_of(value, self._quirks.efforts, self._target, self._notes)
-        )
-
-    def _no_budget(self, value: generation_pb2.ReasoningConfig) -> None:
-        no_budget(value, self._target, self._notes)
-
-    def _include(self, value: generation_pb2.ReasoningConfig) -> None:
-        if not value.HasField("include"):
-            return
-        shown = bool(self._quirks.reasoning_back) or self._quirks.reasoning != "effort"
-        if self._quirks.include:
-            self._body[self._quirks.include] = value.include
-        elif value.include != shown:
-            what = "shows no thoughts" if value.include else "cannot be told to keep its thoughts"
-            self._notes.dropped("params.reasoning.include", f"{self._target.origin} {what}")
-
-    def _by_effort(self, value: generation_pb2.ReasoningConfig, effort: str) -> None:
-        self._no_budget(value)
-        self._include(value)
-        if effort:
-            self._body["reasoning_effort"] = effort
-
-    def _by_template(self, value: generation_pb2.ReasoningConfig, effort: str) -> None:
-        self._no_budget(value)
-        self._include(value)
-        if effort == "none":
-            self._body["chat_template_kwargs"] = {"enable_thinking": False}
-        elif effort:
-            self._body["reasoning_effort"] = effort
-
-    def _by_default(self, value: generation_pb2.ReasoningConfig, effort: str) -> None:
-        self._no_budget(value)
-        self._include(value)
-        if effort:
-            self._body["reasoning_effort"] = "none" if effort == "none" else "default"
-
-    def _by_switch(self, value: generation_pb2.ReasoningConfig, effort: str) -> None:
-        self._no_budget(value)
-        self._include(value)
-        if effort == "none":
-            self._body["thinking"] = {"type": "disabled"}
-        elif effort or value.include:
-            # Who wants to see thoughts wants them thought.
-            self._body["thinking"] = {"type": "enabled"}
-            if effort and self._quirks.switch_effort:
-                self._body["reasoning_effort"] = effort
-
-    def _for_alibaba(self, value: generation_pb2.ReasoningConfig, effort: str) -> None:
-        self._include(value)
-        if value.HasField("budget_tokens"):
-            self._body.update(enable_thinking=value.budget_tokens > 0, thinking_budget=value.budget_tokens)
-        elif effort:
-            self._body["enable_thinking"] = effort != "none"
-
-    def _for_openrouter(self, value: generation_pb2.ReasoningConfig, effort: str) -> None:
-        reasoning: Body = {}
-        if value.HasField("budget_tokens"):
-            reasoning["max_tokens"] = value.budget_tokens
-        elif effort:
-            reasoning["effort"] = effort
-        if value.HasField("include"):
-            reasoning["exclude"] = not value.include
-        if reasoning:
-            self._body["reasoning"] = reasoning
+def _params(draft: Draft, value: object) -> None:
+    quirks = draft.quirks
+    plain = {**_PLAIN, "max_output_tokens": quirks.max_tokens, **quirks.renamed}
+    write(draft, draft.body, plain, _SPECIAL, quirks.fixed)
 
 
-_SPECIAL: Mapping[str, Callable[[_Params, Any], None]] = {
-    "max_output_tokens": _Params._max_tokens,
-    "stop_sequences": _Params._stop,
-    "logit_bias": _Params._bias,
-    "logprobs": _Params._logprobs,
-    "top_logprobs": _Params._top_logprobs,
-    "reasoning": _Params._reasoning,
-    "verbosity": _Params._verbosity,
+def _bias(draft: Draft, value: Any) -> None:
+    draft.body["logit_bias"] = {token: _whole(bias) for token, bias in value.items()}
+
+
+def _logprobs(draft: Draft, value: bool) -> None:
+    if draft.quirks.logprobs_count:
+        if value and not draft.spec.params.HasField("top_logprobs"):
+            draft.body["logprobs"] = 1
+    elif value or not draft.spec.params.HasField("top_logprobs"):
+        draft.body["logprobs"] = value
+
+
+def _top_logprobs(draft: Draft, value: int) -> None:
+    if draft.quirks.logprobs_count:
+        draft.body["logprobs"] = max(value, 1)
+    else:
+        draft.body.update(logprobs=True, top_logprobs=value)
+
+
+def _verbosity(draft: Draft, value: int) -> None:
+    word = VERBOSITIES.get(value)
+    if word:
+        draft.body["verbosity"] = word
+
+
+def _reasoning(draft: Draft, value: generation_pb2.ReasoningConfig) -> None:
+    effort = effort_of(value, draft.quirks.efforts, draft.target, draft.notes)
+    _REASONING[draft.quirks.reasoning](draft, value, effort)
+
+
+def _in_words(draft: Draft, value: generation_pb2.ReasoningConfig) -> None:
+    no_budget(value, draft.target, draft.notes)
+    _include(draft, value)
+
+
+def _include(draft: Draft, value: generation_pb2.ReasoningConfig) -> None:
+    quirks = draft.quirks
+    if not quirks.include:
+        shown_anyway(value, bool(quirks.reasoning_back) or quirks.reasoning != "effort", draft.target, draft.notes)
+    elif value.HasField("include"):
+        draft.body[quirks.include] = value.include
+
+
+def _by_effort(draft: Draft, value: generation_pb2.ReasoningConfig, effort: str) -> None:
+    _in_words(draft, value)
+    if effort:
+        draft.body["reasoning_effort"] = effort
+
+
+def _by_template(draft: Draft, value: generation_pb2.ReasoningConfig, effort: str) -> None:
+    _in_words(draft, value)
+    if effort == "none":
+        draft.body["chat_template_kwargs"] = {"enable_thinking": False}
+    elif effort:
+        draft.body["reasoning_effort"] = effort
+
+
+def _by_default(draft: Draft, value: generation_pb2.ReasoningConfig, effort: str) -> None:
+    _in_words(draft, value)
+    if effort:
+        draft.body["reasoning_effort"] = "none" if effort == "none" else "default"
+
+
+def _by_switch(draft: Draft, value: generation_pb2.ReasoningConfig, effort: str) -> None:
+    _in_words(draft, value)
+    if effort == "none":
+        draft.body["thinking"] = {"type": "disabled"}
+    elif effort or value.include:
+        # Who wants to see thoughts wants them thought.
+        draft.body["thinking"] = {"type": "enabled"}
+        if effort and draft.quirks.switch_effort:
+            draft.body["reasoning_effort"] = effort
+
+
+def _for_alibaba(draft: Draft, value: generation_pb2.ReasoningConfig, effort: str) -> None:
+    _include(draft, value)
+    if value.HasField("budget_tokens"):
+        draft.body.update(enable_thinking=value.budget_tokens > 0, thinking_budget=value.budget_tokens)
+    elif effort:
+        draft.body["enable_thinking"] = effort != "none"
+
+
+def _for_openrouter(draft: Draft, value: generation_pb2.ReasoningConfig, effort: str) -> None:
+    reasoning: Body = {}
+    if value.HasField("budget_tokens"):
+        reasoning["max_tokens"] = value.budget_tokens
+    elif effort:
+        reasoning["effort"] = effort
+    if value.HasField("include"):
+        reasoning["exclude"] = not value.include
+    if reasoning:
+        draft.body["reasoning"] = reasoning
+
+
+_SPECIAL: drafts.Fields[Draft] = {
+    "logit_bias": _bias,
+    "logprobs": _logprobs,
+    "top_logprobs": _top_logprobs,
+    "reasoning": _reasoning,
+    "verbosity": _verbosity,
 }
-_REASONING: Mapping[str, Callable[[_Params, generation_pb2.ReasoningConfig, str], None]] = {
-    "effort": _Params._by_effort,
-    "template": _Params._by_template,
-    "default": _Params._by_default,
-    "thinking": _Params._by_switch,
-    "alibaba": _Params._for_alibaba,
-    "openrouter": _Params._for_openrouter,
+_REASONING: Mapping[str, Callable[[Draft, generation_pb2.ReasoningConfig, str], None]] = {
+    "effort": _by_effort,
+    "template": _by_template,
+    "default": _by_default,
+    "thinking": _by_switch,
+    "alibaba": _for_alibaba,
+    "openrouter": _for_openrouter,
+}
+
+_FIELDS: drafts.Fields[Draft] = {
+    **drafts.USUAL,
+    "tools": _tools,
+    "response_format": _format,
+    "params": _params,
+    "end_user_id": _user,
+    "store": _store,
+    "previous_response_id": _goes_on,
+    "audio_output": _speech,
 }
 
 
