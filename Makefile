@@ -205,12 +205,14 @@ docs: $(VENV)/.dev ## rewrite the generated pages
 
 COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes \
   --no-annotate --no-emit-index-url --custom-compile-command "make lock"
-PACKAGES := pyproject.toml clients/python/pyproject.toml --extra cli --extra pydantic --extra azure --extra bedrock --extra vertex --no-emit-package trunkline-client
+# What the server can use and need not have; chdb (a gigabyte) is only in the lock for tests.
+EXTRAS := azure bedrock clickhouse postgresql vertex
+PACKAGES := pyproject.toml clients/python/pyproject.toml --extra cli --extra pydantic $(EXTRAS:%=--extra %) --no-emit-package trunkline-client
 
 .PHONY: lock hooks clean
 lock: .venv-lock/.stamp ## take the newest versions into the locks, with hashes and without addresses
 	@$(COMPILE) $(PACKAGES) --group build -o requirements/server.txt
-	@$(COMPILE) $(PACKAGES) --group build --group dev -c requirements/server.txt -o requirements/dev.txt
+	@$(COMPILE) $(PACKAGES) --extra chdb --group build --group dev -c requirements/server.txt -o requirements/dev.txt
 	@$(COMPILE) --group codegen -o requirements/codegen.txt
 	@$(COMPILE) --group local --no-deps -o requirements/local.txt
 	@$(COMPILE) --group lock -o requirements/lock.txt

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import uvloop
 
+from tests import services
+
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Callable[[], Any]]:
     return {"uvloop": uvloop.new_event_loop}
@@ -29,6 +31,13 @@ def _nothing_goes_wrong_in_silence(caplog: pytest.LogCaptureFixture) -> Iterator
     yield
     found = [record for phase in ("setup", "call") for record in caplog.get_records(phase)]
     assert [record.getMessage() for record in found if record.levelno >= logging.ERROR] == []
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[services.Postgresql]:
+    """A real server, for the whole run."""
+    with services.or_skip(), services.postgresql() as server:
+        yield server
 
 
 @pytest.fixture
