@@ -65,7 +65,7 @@ class Failing:
 async def failing_server() -> AsyncIterator[Stub]:
     telemetry = Telemetry(Metrics(), make_log(stream=io.StringIO()))
     boundary = Boundary(Callers({}), Limits(), telemetry, Running())
-    server = Server([Failing()], boundary, max_receive_bytes=1 << 20)  # type: ignore[list-item]  # it serves likewise
+    server = Server([Failing()], boundary, max_request_bytes=1 << 20)  # type: ignore[list-item]  # it serves likewise
     port = server.listen("127.0.0.1:0")
     await server.start()
     try:
@@ -300,10 +300,27 @@ async def test_an_unknown_method_is_unimplemented() -> None:
             assert failed.code is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_a_message_over_the_limit_never_reaches_a_handler() -> None:
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_request_over_the_limit_is_told_its_size_and_the_setting(streamed: bool) -> None:
     async with gateway(limits={"max_request_bytes": 4096}) as gw:
-        failed = await failing(gw.completions.CreateCompletion(create("fake/echo", "x" * 5000)))
+        if streamed:
+            reader = await gw.stream(stream("fake/echo", "x" * 5000)).rest()
+            assert reader.failed is not None
+            failed = reader.failed
+        else:
+            failed = await failing(gw.completions.CreateCompletion(create("fake/echo", "x" * 5000)))
         await gw.complete(create("fake/echo", "x" * 3000))
+
+    assert (failed.code, failed.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_TOO_LARGE")
+    sizes = failed.details["ErrorInfo"].metadata
+    assert (int(sizes["bytes"]) > 5000, sizes["maxBytes"]) == (True, "4096")
+    assert "limits.max_request_bytes" in failed.message
+    assert gw.calls()[0]["reason"] == "REQUEST_TOO_LARGE"
+
+
+async def test_a_message_of_twice_the_limit_never_reaches_a_handler() -> None:
+    async with gateway(limits={"max_request_bytes": 4096}) as gw:
+        failed = await failing(gw.completions.CreateCompletion(create("fake/echo", "x" * 9000)))
 
     # Made by gRPC, before there is a call of ours.
     assert failed.code is grpc.StatusCode.RESOURCE_EXHAUSTED

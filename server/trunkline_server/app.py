@@ -91,7 +91,11 @@ def build(
     engine = Engine(known, _aliases(settings), credentials)
     running = Running()
     callers = callers_of(settings)
-    limits = Limits(max_calls=settings.limits.max_calls, forward_metadata=frozenset(settings.forward_metadata))
+    limits = Limits(
+        max_calls=settings.limits.max_calls,
+        max_request_bytes=settings.limits.max_request_bytes,
+        forward_metadata=frozenset(settings.forward_metadata),
+    )
     boundary = Boundary(callers, limits, telemetry, running, redactor)
     catalog = Catalog(engine)
     completions = CompletionMethods(
@@ -100,7 +104,7 @@ def build(
     embeddings = EmbeddingMethods(Embedder(engine))
     pipeline = PipelineMethods((completions, embeddings), running)
     services = (completions, embeddings, ModelMethods(catalog), pipeline)
-    server = Server(services, boundary, max_receive_bytes=settings.limits.max_request_bytes, share_port=share_port)
+    server = Server(services, boundary, max_request_bytes=settings.limits.max_request_bytes, share_port=share_port)
     return App(server, engine, telemetry, settings)
 
 

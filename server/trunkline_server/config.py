@@ -230,7 +230,7 @@ class LimitSettings(_Strict):
 
     #: Calls in flight; more are refused with GATEWAY_OVERLOADED.
     max_calls: Annotated[int, Field(ge=1)] = 10_000
-    #: Size of one request message.
+    #: Bytes of one request message; more are refused with REQUEST_TOO_LARGE.
     max_request_bytes: Annotated[int, Field(ge=1024, le=2**31 - 1)] = 32 * 1024 * 1024
 
 

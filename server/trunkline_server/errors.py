@@ -21,6 +21,8 @@ GatewayError
 │   ├── ConfigConflict           the etag does not match
 │   ├── ResumeExpired            the completion to resume is no longer kept
 │   ├── StoreUnavailable         what the gateway keeps cannot be reached now
+│   ├── ReaderStalled            the caller did not read its stream for too long
+│   ├── CompletionLost           the process that ran the completion is gone
 │   └── InternalError            a bug
 └── LLMError                     from the provider; itself the leaf for what fits nowhere else
     ├── LLMConnectionError       unreachable, or the connection broke
@@ -158,6 +160,15 @@ class ResumeExpired(GatewayError):
 
 class StoreUnavailable(GatewayError):
     reason = "STORE_UNAVAILABLE"
+    retryable = True
+
+
+class ReaderStalled(GatewayError):
+    reason = "READER_STALLED"
+
+
+class CompletionLost(GatewayError):
+    reason = "COMPLETION_LOST"
     retryable = True
 
 

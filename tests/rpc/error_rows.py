@@ -495,6 +495,16 @@ ERROR_ROWS: tuple[ErrorRow, ...] = (
         range(1, 3),
         retryable=True,
     ),
+    ErrorRow("reader stalled", lambda: errors.ReaderStalled("read"), Code.DEADLINE_EXCEEDED, "READER_STALLED"),
+    ErrorRow(
+        "completion lost",
+        lambda: errors.CompletionLost("its process is gone"),
+        Code.UNAVAILABLE,
+        "COMPLETION_LOST",
+        (),
+        -1,
+        retryable=True,
+    ),
     ErrorRow("bug", lambda: errors.InternalError("the story"), Code.INTERNAL, "INTERNAL"),
 )
 # fmt: on

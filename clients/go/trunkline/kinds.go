@@ -79,6 +79,8 @@ var kindOfReason = map[string]Kind{
 	"GATEWAY_RATE_LIMITED":        ErrRateLimited,
 	"GATEWAY_OVERLOADED":          ErrOverloaded,
 	"STORE_UNAVAILABLE":           ErrUnavailable,
+	"COMPLETION_LOST":             ErrUnavailable,
+	"READER_STALLED":              ErrTimedOut,
 	"BUDGET_EXHAUSTED":            ErrBudgetExhausted,
 	"REQUEST_TOO_LARGE":           ErrRequestTooLarge,
 	"REQUEST_ID_REUSED":           ErrConflict,

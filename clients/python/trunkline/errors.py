@@ -211,6 +211,8 @@ BY_REASON: dict[str, type[TrunklineError]] = {
     "GATEWAY_RATE_LIMITED": RateLimited,
     "GATEWAY_OVERLOADED": Overloaded,
     "STORE_UNAVAILABLE": Unavailable,
+    "COMPLETION_LOST": Unavailable,
+    "READER_STALLED": TimedOut,
     "BUDGET_EXHAUSTED": BudgetExhausted,
     "REQUEST_TOO_LARGE": RequestTooLarge,
     "REQUEST_ID_REUSED": Conflict,

@@ -134,6 +134,8 @@ export const FAMILIES: Readonly<Record<Reason, ErrorClass>> = {
   GATEWAY_RATE_LIMITED: RateLimited,
   GATEWAY_OVERLOADED: Overloaded,
   STORE_UNAVAILABLE: Unavailable,
+  COMPLETION_LOST: Unavailable,
+  READER_STALLED: TimedOut,
   BUDGET_EXHAUSTED: BudgetExhausted,
   REQUEST_TOO_LARGE: RequestTooLarge,
   REQUEST_ID_REUSED: Conflict,

@@ -24,6 +24,7 @@ from trunkline_server.errors import (
     GatewayOverloaded,
     GatewayTimeout,
     InvalidRequest,
+    RequestTooLarge,
     ShuttingDown,
     Violation,
 )
@@ -65,6 +66,8 @@ class Limits:
 
     #: Calls in flight; more are refused with GATEWAY_OVERLOADED.
     max_calls: int = 10_000
+    #: Bytes of one request message; more are refused with REQUEST_TOO_LARGE.
+    max_request_bytes: int = 32 * 1024 * 1024
     #: Caller metadata that is passed on to providers as headers, lower-case.
     forward_metadata: frozenset[str] = frozenset()
 
@@ -262,6 +265,14 @@ class Boundary:
             raise GatewayOverloaded(f"the server has {self._limits.max_calls} calls in flight; call again shortly")
 
     def _parsed(self, request_type: type[Request], data: bytes) -> Request:
+        most = self._limits.max_request_bytes
+        if len(data) > most:
+            message = (
+                f"the request has {len(data):,} bytes, and this server takes {most:,} (limits.max_request_bytes): send "
+                "large media by address (Media.uri)"
+            )
+            sizes = {"bytes": str(len(data)), "maxBytes": str(most)}
+            raise RequestTooLarge(message, violations=[Violation("", message)], metadata=sizes)
         try:
             return request_type.FromString(data)
         except DecodeError:

@@ -45,7 +45,7 @@ class Server:
         services: Sequence[Service],
         boundary: Boundary,
         *,
-        max_receive_bytes: int,
+        max_request_bytes: int,
         share_port: bool = False,
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     ) -> None:
@@ -55,7 +55,9 @@ class Server:
         self._server = grpc.aio.server(
             interceptors=list(interceptors),
             options=[
-                ("grpc.max_receive_message_length", max_receive_bytes),
+                # What is over the limit of requests is refused by the boundary, with details; gRPC's own refusal, which
+                # has none, only bounds the memory that such a message takes until then.
+                ("grpc.max_receive_message_length", min(2 * max_request_bytes, 2**31 - 1)),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 1 if share_port else 0),
                 # Of calls that arrive at once gRPC cancels some past 1,000, without a reason; `max_calls` gives one.

@@ -128,6 +128,9 @@ TABLE: dict[type[GatewayError], _Row] = {
     errors.RequestIdReused: _Row(_Code.ALREADY_EXISTS),
     errors.ConfigConflict: _Row(_Code.ABORTED),
     errors.ResumeExpired: _Row(_Code.FAILED_PRECONDITION),
+    errors.ReaderStalled: _Row(_Code.DEADLINE_EXCEEDED),
+    # It is worth another try, but not as it is: what there was to resume is gone.
+    errors.CompletionLost: _Row(_Code.UNAVAILABLE, (), _never),
     errors.StoreUnavailable: _Row(_Code.UNAVAILABLE, (retry_info,), _after_wait, unsaid=(1.0, 2.0)),
     errors.InternalError: _Row(_Code.INTERNAL),
     errors.LLMError: _Row(_Code.INTERNAL),

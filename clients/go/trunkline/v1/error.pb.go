@@ -47,8 +47,8 @@ const (
 	ErrorReason_ERROR_REASON_GATEWAY_OVERLOADED ErrorReason = 7
 	// The caller is over its budget. RESOURCE_EXHAUSTED.
 	ErrorReason_ERROR_REASON_BUDGET_EXHAUSTED ErrorReason = 8
-	// The request is larger than the server accepts. Not sent by this version: gRPC itself refuses such a message with
-	// RESOURCE_EXHAUSTED and without ErrorInfo. INVALID_ARGUMENT.
+	// The request has more bytes than the server accepts; ErrorInfo.metadata has "bytes" and "maxBytes". One of more than
+	// twice as many is refused by gRPC itself, with RESOURCE_EXHAUSTED and without ErrorInfo. INVALID_ARGUMENT.
 	ErrorReason_ERROR_REASON_REQUEST_TOO_LARGE ErrorReason = 9
 	// The request id was used with another body. ALREADY_EXISTS.
 	ErrorReason_ERROR_REASON_REQUEST_ID_REUSED ErrorReason = 10
@@ -68,6 +68,10 @@ const (
 	ErrorReason_ERROR_REASON_CANCELLED ErrorReason = 17
 	// What the gateway keeps, such as records of calls, cannot be reached now. UNAVAILABLE.
 	ErrorReason_ERROR_REASON_STORE_UNAVAILABLE ErrorReason = 18
+	// The caller did not read its stream for too long. DEADLINE_EXCEEDED.
+	ErrorReason_ERROR_REASON_READER_STALLED ErrorReason = 19
+	// The process that ran the completion is gone, and with it what was not delivered: start again. UNAVAILABLE.
+	ErrorReason_ERROR_REASON_COMPLETION_LOST ErrorReason = 20
 	// The provider could not be reached, or broke the connection. UNAVAILABLE.
 	ErrorReason_ERROR_REASON_LLM_CONNECTION ErrorReason = 32
 	// The provider was silent for too long. DEADLINE_EXCEEDED.
@@ -128,6 +132,8 @@ var (
 		16: "ERROR_REASON_NOT_FOUND",
 		17: "ERROR_REASON_CANCELLED",
 		18: "ERROR_REASON_STORE_UNAVAILABLE",
+		19: "ERROR_REASON_READER_STALLED",
+		20: "ERROR_REASON_COMPLETION_LOST",
 		32: "ERROR_REASON_LLM_CONNECTION",
 		33: "ERROR_REASON_LLM_TIMEOUT",
 		34: "ERROR_REASON_LLM_RATE_LIMITED",
@@ -167,6 +173,8 @@ var (
 		"ERROR_REASON_NOT_FOUND":                   16,
 		"ERROR_REASON_CANCELLED":                   17,
 		"ERROR_REASON_STORE_UNAVAILABLE":           18,
+		"ERROR_REASON_READER_STALLED":              19,
+		"ERROR_REASON_COMPLETION_LOST":             20,
 		"ERROR_REASON_LLM_CONNECTION":              32,
 		"ERROR_REASON_LLM_TIMEOUT":                 33,
 		"ERROR_REASON_LLM_RATE_LIMITED":            34,
@@ -468,7 +476,7 @@ const file_trunkline_v1_error_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12,\n" +
 	"\x0fupstream_status\x18\x05 \x01(\x05H\x00R\x0eupstreamStatus\x88\x01\x01\x125\n" +
 	"\bduration\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\bdurationB\x12\n" +
-	"\x10_upstream_status*\xa8\n" +
+	"\x10_upstream_status*\xeb\n" +
 	"\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12'\n" +
@@ -491,6 +499,8 @@ const file_trunkline_v1_error_proto_rawDesc = "" +
 	"\x16ERROR_REASON_NOT_FOUND\x10\x10\x12\x1a\n" +
 	"\x16ERROR_REASON_CANCELLED\x10\x11\x12\"\n" +
 	"\x1eERROR_REASON_STORE_UNAVAILABLE\x10\x12\x12\x1f\n" +
+	"\x1bERROR_REASON_READER_STALLED\x10\x13\x12 \n" +
+	"\x1cERROR_REASON_COMPLETION_LOST\x10\x14\x12\x1f\n" +
 	"\x1bERROR_REASON_LLM_CONNECTION\x10 \x12\x1c\n" +
 	"\x18ERROR_REASON_LLM_TIMEOUT\x10!\x12!\n" +
 	"\x1dERROR_REASON_LLM_RATE_LIMITED\x10\"\x12 \n" +

@@ -46,8 +46,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_BUDGET_EXHAUSTED: _ErrorReason.ValueType  # 8
     """The caller is over its budget. RESOURCE_EXHAUSTED."""
     ERROR_REASON_REQUEST_TOO_LARGE: _ErrorReason.ValueType  # 9
-    """The request is larger than the server accepts. Not sent by this version: gRPC itself refuses such a message with
-    RESOURCE_EXHAUSTED and without ErrorInfo. INVALID_ARGUMENT.
+    """The request has more bytes than the server accepts; ErrorInfo.metadata has "bytes" and "maxBytes". One of more than
+    twice as many is refused by gRPC itself, with RESOURCE_EXHAUSTED and without ErrorInfo. INVALID_ARGUMENT.
     """
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 10
     """The request id was used with another body. ALREADY_EXISTS."""
@@ -67,6 +67,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The call was cancelled by CancelCompletion. CANCELLED."""
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 18
     """What the gateway keeps, such as records of calls, cannot be reached now. UNAVAILABLE."""
+    ERROR_REASON_READER_STALLED: _ErrorReason.ValueType  # 19
+    """The caller did not read its stream for too long. DEADLINE_EXCEEDED."""
+    ERROR_REASON_COMPLETION_LOST: _ErrorReason.ValueType  # 20
+    """The process that ran the completion is gone, and with it what was not delivered: start again. UNAVAILABLE."""
     ERROR_REASON_LLM_CONNECTION: _ErrorReason.ValueType  # 32
     """The provider could not be reached, or broke the connection. UNAVAILABLE."""
     ERROR_REASON_LLM_TIMEOUT: _ErrorReason.ValueType  # 33
@@ -128,8 +132,8 @@ ERROR_REASON_GATEWAY_OVERLOADED: ErrorReason.ValueType  # 7
 ERROR_REASON_BUDGET_EXHAUSTED: ErrorReason.ValueType  # 8
 """The caller is over its budget. RESOURCE_EXHAUSTED."""
 ERROR_REASON_REQUEST_TOO_LARGE: ErrorReason.ValueType  # 9
-"""The request is larger than the server accepts. Not sent by this version: gRPC itself refuses such a message with
-RESOURCE_EXHAUSTED and without ErrorInfo. INVALID_ARGUMENT.
+"""The request has more bytes than the server accepts; ErrorInfo.metadata has "bytes" and "maxBytes". One of more than
+twice as many is refused by gRPC itself, with RESOURCE_EXHAUSTED and without ErrorInfo. INVALID_ARGUMENT.
 """
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 10
 """The request id was used with another body. ALREADY_EXISTS."""
@@ -149,6 +153,10 @@ ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 17
 """The call was cancelled by CancelCompletion. CANCELLED."""
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 18
 """What the gateway keeps, such as records of calls, cannot be reached now. UNAVAILABLE."""
+ERROR_REASON_READER_STALLED: ErrorReason.ValueType  # 19
+"""The caller did not read its stream for too long. DEADLINE_EXCEEDED."""
+ERROR_REASON_COMPLETION_LOST: ErrorReason.ValueType  # 20
+"""The process that ran the completion is gone, and with it what was not delivered: start again. UNAVAILABLE."""
 ERROR_REASON_LLM_CONNECTION: ErrorReason.ValueType  # 32
 """The provider could not be reached, or broke the connection. UNAVAILABLE."""
 ERROR_REASON_LLM_TIMEOUT: ErrorReason.ValueType  # 33
