@@ -70,12 +70,14 @@ def rows(corpus: Path, family: str) -> Iterator[dict[str, Any]]:
     """The recordings of a family as they are kept, answers included."""
     for name in (f"{family}.jsonl.xz", f"{family}.jsonl"):
         path = corpus / "recordings" / name
-        if not path.exists():
-            continue
-        with _opened(path) as lines:
-            for line in lines:
-                if line.strip():
-                    yield json.loads(line)
+        if path.exists():
+            yield from lines(path)
+
+
+def lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file of JSON lines, packed or not."""
+    with _opened(path) as opened:
+        yield from (json.loads(line) for line in opened if line.strip())
 
 
 #: Base64 that a recording shortened.

@@ -53,9 +53,10 @@ def _rule(
 
 _CREDITS = (
     r"credit balance|available credits|insufficient (balance|credits?|funds|quota)|out of credits|requires more credits"
-    r"|monthly included credits|spending limit|exceeded your current quota|check your plan and billing|payment required"
-    r"|specified api usage limits|exceeded your budget"
+    r"|monthly included credits|spending limit|payment required|specified api usage limits|exceeded your budget"
 )
+#: Google says so of every rate limit.
+_QUOTA = r"exceeded your current quota|check your plan and billing"
 _CONTEXT = (
     r"prompt is too long|context[ _]?(length|window|size|limit)|maximum context|input tokens? (count\b|exceed)"
     r"|number of input tokens exceeds|too many (input )?tokens|exceeds? the maximum (number of )?(input )?tokens"
@@ -69,7 +70,7 @@ _FILTER = (
     r"|(input|prompt|request) was flagged|unsafe or sensitive content|inappropriate content|content exists risk"
 )
 _KEY = (
-    r"(incorrect|invalid|missing|expired|unknown) (x-)?api[ -]?key"
+    r"(incorrect|invalid|missing|expired|unknown) (x-)?api[ -]?(key|token)|\blogin fail"
     r"|api[ -]?key (is )?(not valid|invalid|expired|missing)"
     r"|(security token|signature).*(expired|invalid)|invalid (bearer|access|authentication) token|unreadable token"
 )
@@ -83,7 +84,7 @@ _TOO_LARGE = (
     r"|(image|file|document|payload|body)\b.{0,80}\b(too large|exceeds?\b.{0,40}\b(size|[mk]i?b\b))"
 )
 _CAPACITY = (
-    r"capacity exceeded|capacity_exhausted|no capacity|shared capacity"
+    r"capacity (temporarily )?exceeded|capacity_exhausted|no capacity|shared capacity"
     r"|(is|currently) (over(loaded|capacity)|at capacity)"
 )
 _THROTTLE = r"rate[ -]?limit|too many requests|throttl"
@@ -102,8 +103,8 @@ _RULES: tuple[_Rule, ...] = (
         " billing_hard_limit_reached payment_required quota_exhausted exceeded_current_quota_error arrearage",
         text=_CREDITS,
         within=(400, 403, 429),
-        unless="resource_exhausted",
     ),
+    _rule(errors.LLMInsufficientCreditsError, text=_QUOTA, within=(400, 403, 429), unless="resource_exhausted"),
     _rule(
         errors.LLMContentFilterError,
         codes="content_filter content_filtered content_policy_violation responsibleaipolicyviolation moderation_blocked"
@@ -121,7 +122,7 @@ _RULES: tuple[_Rule, ...] = (
         text=_KEY,
         within=(400, 403),
     ),
-    _rule(errors.LLMRequestTooLargeError, text=r"request too large.*\brequested\b", within=(413, 429)),
+    _rule(errors.LLMRequestTooLargeError, text=r"request too large.*\brequested\b", within=(413, 429, 0)),
     _rule(
         errors.LLMProviderOverloaded,
         codes="overloaded_error overloaded engine_overloaded engine_overloaded_error server_overloaded"
@@ -175,7 +176,8 @@ _RULES: tuple[_Rule, ...] = (
     _rule(errors.LLMRequestTooLargeError, text=_TOO_LARGE),
     _rule(errors.LLMNotFoundError, text=_MODEL),
     _rule(errors.LLMContentFilterError, text=_FILTER),
-    _rule(errors.LLMInsufficientCreditsError, text=_CREDITS, unless="resource_exhausted"),
+    _rule(errors.LLMInsufficientCreditsError, text=_CREDITS),
+    _rule(errors.LLMInsufficientCreditsError, text=_QUOTA, unless="resource_exhausted"),
     _rule(errors.LLMAuthenticationError, text=_KEY),
     _rule(errors.LLMRateLimitError, text=_THROTTLE, within=(400, 0)),
     _rule(errors.LLMProviderOverloaded, text=r"overloaded|" + _CAPACITY, within=(0,)),

@@ -34,10 +34,10 @@ class Facts:
 
 
 #: Names under which a body holds its error, in order of precedence.
-_CONTAINERS = ("error", "errors", "detail", "Error")
-_MESSAGES = ("message", "msg", "detail", "error_description", "title", "Message", "errorMessage", "error")
+_CONTAINERS = ("error", "errors", "detail", "Error", "base_resp")
+_MESSAGES = ("message", "msg", "detail", "error_description", "title", "Message", "errorMessage", "status_msg", "error")
 _TYPES = ("type", "status", "__type", "error_type", "name")
-_CODES = ("code", "error_code", "Code")
+_CODES = ("code", "error_code", "Code", "status_code")
 _STATUSES = ("status", "status_code", "statusCode", "raw_status_code", "code", "http_code")
 _WAITS = ("retry_after", "retry_after_seconds", "resets_in_seconds")
 _INNER = ("innererror", "inner_error", "metadata", "details", "cause")

@@ -68,4 +68,8 @@ def is_error(answer: wire.Answer) -> bool:
     """Is this an error, although the HTTP status said otherwise?"""
     if present(answer.error):
         return True
-    return answer.choices is None and (answer.object == "error" or bool(answer.message) or bool(answer.detail))
+    if answer.choices is not None:
+        return False
+    told = answer.base_resp
+    failed = isinstance(told, dict) and bool(told.get("status_code"))
+    return answer.object == "error" or bool(answer.message) or bool(answer.detail) or failed

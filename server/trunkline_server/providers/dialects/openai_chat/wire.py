@@ -82,6 +82,8 @@ class Answer(msgspec.Struct, gc=False):
     object: str | None = None
     message: Any = None
     detail: Any = None
+    #: MiniMax's, in every answer: {status_code, status_msg}; a code that is not 0 is an error.
+    base_resp: Any = None
 
 
 class Details(msgspec.Struct, gc=False):
