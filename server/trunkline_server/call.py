@@ -122,6 +122,8 @@ class Call:
     #: Bytes of all messages sent to the caller.
     sent_bytes: int = 0
     streamed: bool = False
+    #: Ends only when its caller leaves.
+    endless: bool = False
     #: What the record of the call keeps, a value of Capture; set when the request is known.
     capture: int = completion_pb2.CAPTURE_OFF
     #: Most bytes of one body that the record keeps; 0: none.

@@ -107,6 +107,9 @@ class Running:
         """Refuses new calls, lets those in flight finish within `grace` seconds, and ends the rest."""
         self.draining = True
         self.closing.set()
+        for call, _ in list(self.calls.values()):
+            if call.endless:
+                self.end(call.id, ShuttingDown("the server is shutting down; follow another replica"))
         tasks = {task for _, task in self.calls.values()}
         if tasks and grace > 0:
             await asyncio.wait(tasks, timeout=grace)

@@ -1,11 +1,13 @@
-"""What the services share: admitting a validated request, and handing methods to gRPC."""
+"""What the services share: admitting a validated request, sending on a stream, handing methods to gRPC."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import grpc
+from google.protobuf.message import Message
 
 from trunkline_server.call import Call
 from trunkline_server.errors import InvalidRequest, UnsupportedParameter
@@ -44,3 +46,21 @@ def accept(call: Call, findings: Findings, request: Any) -> None:
     options = getattr(request, "options", None)
     if options is not None and options.HasField("timeout"):
         call.limit(options.timeout.seconds + options.timeout.nanos / 1e9)
+
+
+async def send(message: Message, call: Call, context: Any) -> None:
+    """Writes one message of a stream; waits until the transport takes it."""
+    data = message.SerializeToString()
+    call.sequence += 1
+    call.sent_bytes += len(data)
+    writing = asyncio.ensure_future(context.write(data))
+    try:
+        # With the first message go the headers, and gRPC cannot end a call whose headers are halfway out.
+        await (asyncio.shield(writing) if call.sequence == 1 else writing)
+    except asyncio.CancelledError:
+        if not writing.cancelled():
+            await asyncio.wait({writing})
+        raise
+    except Exception as error:
+        # Bytes can always be written, except to a caller who has left.
+        raise asyncio.CancelledError from error

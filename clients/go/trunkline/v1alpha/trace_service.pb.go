@@ -441,7 +441,7 @@ type ListTracesRequest struct {
 	// Which.
 	Filter *TraceFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
 	// Most records to return, at most 1,000. 0: 50. A page may hold fewer and still have a next one: full records are large,
-	// and an answer stays near 2 MiB.
+	// and an answer stays below 4 MiB.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the page before, with the same filter and order. Empty: the first page.
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`

@@ -242,7 +242,7 @@ class ListTracesRequest(_message.Message):
     VIEW_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most records to return, at most 1,000. 0: 50. A page may hold fewer and still have a next one: full records are large,
-    and an answer stays near 2 MiB.
+    and an answer stays below 4 MiB.
     """
     page_token: _builtins.str
     """next_page_token of the page before, with the same filter and order. Empty: the first page."""

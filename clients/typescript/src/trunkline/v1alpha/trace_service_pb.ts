@@ -204,7 +204,7 @@ export type ListTracesRequest = Message<"trunkline.v1alpha.ListTracesRequest"> &
 
   /**
    * Most records to return, at most 1,000. 0: 50. A page may hold fewer and still have a next one: full records are large,
-   * and an answer stays near 2 MiB.
+   * and an answer stays below 4 MiB.
    *
    * @generated from field: int32 page_size = 2;
    */
