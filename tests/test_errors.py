@@ -65,7 +65,7 @@ class Failing:
 async def failing_server() -> AsyncIterator[Stub]:
     telemetry = Telemetry(Metrics(), make_log(stream=io.StringIO()))
     boundary = Boundary(Callers({}), Limits(), telemetry, Running())
-    server = Server([Failing()], boundary, max_request_bytes=1 << 20)  # type: ignore[list-item]  # it serves likewise
+    server = Server([Failing()], boundary, max_request_bytes=1 << 20)
     port = server.listen("127.0.0.1:0")
     await server.start()
     try:

@@ -13,6 +13,7 @@ from google.protobuf import json_format
 from trunkline.v1 import generation_pb2
 from trunkline_server import providers
 from trunkline_server.access import Callers
+from trunkline_server.admission import Admission, Gate
 from trunkline_server.catalog import Catalog
 from trunkline_server.config import ConfigError, ProviderSettings, Settings
 from trunkline_server.embedded import Endpoint
@@ -88,7 +89,8 @@ def build(
     log = make_log(form=settings.log.format, level=settings.log.level)
     access = make_access_log(log, form=settings.log.format, level=settings.log.level)
     telemetry = Telemetry(metrics or Metrics(), log, redactor, access=access)
-    engine = Engine(known, _aliases(settings), credentials)
+    admission = _admission(settings)
+    engine = Engine(known, _aliases(settings), credentials, admission)
     running = Running()
     callers = callers_of(settings)
     limits = Limits(
@@ -101,7 +103,7 @@ def build(
     completions = CompletionMethods(
         engine, catalog, running, heartbeat=settings.stream.heartbeat, allow_raw=settings.allow_raw
     )
-    embeddings = EmbeddingMethods(Embedder(engine))
+    embeddings = EmbeddingMethods(Embedder(engine), admission.server)
     pipeline = PipelineMethods((completions, embeddings), running)
     services = (completions, embeddings, ModelMethods(catalog), pipeline)
     server = Server(services, boundary, max_request_bytes=settings.limits.max_request_bytes, share_port=share_port)
@@ -180,6 +182,28 @@ def _providers(settings: Settings, environ: Mapping[str, str], local: Endpoint |
     if local is not None and LOCAL not in made:
         made[LOCAL] = providers.build_local(LOCAL, local)
     return made
+
+
+def _admission(settings: Settings) -> Admission:
+    limits = settings.limits
+    return Admission(
+        Gate(
+            "the server",
+            limits.max_in_flight,
+            limits.max_waiting,
+            settings=" (limits.max_in_flight, limits.max_waiting)",
+        ),
+        {
+            name: Gate(
+                f"provider {name!r}",
+                provider.max_in_flight,
+                provider.max_waiting,
+                settings=f" (providers.{name}.max_in_flight, providers.{name}.max_waiting)",
+            )
+            for name, provider in (settings.providers or {}).items()
+            if provider.max_in_flight is not None
+        },
+    )
 
 
 def _check_references(settings: Settings, known: Mapping[str, Provider]) -> None:

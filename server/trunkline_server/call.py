@@ -117,6 +117,8 @@ class Call:
     provider_request_id: str = ""
     first_event_at: float | None = None
     first_token_at: float | None = None
+    #: Seconds that it waited for admission.
+    queued: float = 0.0
     #: Events sent to the caller.
     sequence: int = 0
     #: Bytes of all messages sent to the caller.

@@ -157,6 +157,10 @@ class ProviderSettings(KeyReference):
     ca_file: Path | None = None
     #: Connections to it from one worker process; more calls wait for a free one.
     max_connections: Annotated[int, Field(ge=1, le=100_000)] = 2000
+    #: Requests to it at once from one worker process; more wait. Absent: no bound but `max_connections`.
+    max_in_flight: Annotated[int, Field(ge=1)] | None = None
+    #: As limits.max_waiting, of the calls that wait for this provider.
+    max_waiting: Annotated[int, Field(ge=0)] = 1000
     #: Models to list when the provider lists none.
     models: tuple[str, ...] = ()
 
@@ -228,8 +232,13 @@ class DrainSettings(_Strict):
 class LimitSettings(_Strict):
     """Bounds of one worker process."""
 
-    #: Calls in flight; more are refused with GATEWAY_OVERLOADED.
+    #: Calls at once, those that wait included; more are refused with GATEWAY_OVERLOADED.
     max_calls: Annotated[int, Field(ge=1)] = 10_000
+    #: Completions and embeddings that run at once; more wait. Absent: all run.
+    max_in_flight: Annotated[int, Field(ge=1)] | None = None
+    #: Calls that may wait for their turn. More, and those whose turn would come after their deadline, are refused with
+    #: GATEWAY_OVERLOADED at once.
+    max_waiting: Annotated[int, Field(ge=0)] = 1000
     #: Bytes of one request message; more are refused with REQUEST_TOO_LARGE.
     max_request_bytes: Annotated[int, Field(ge=1024, le=2**31 - 1)] = 32 * 1024 * 1024
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from trunkline.v1 import completion_pb2
 from trunkline.v1 import embedding_service_pb2 as pb
-from trunkline_server.call import Call, Cause
+from trunkline_server.admission import Gate
+from trunkline_server.call import Attempt, Call, Cause
 from trunkline_server.engine import Engine, refuse_unsupported
 from trunkline_server.errors import LLMInvalidResponseError, UnsupportedParameter, Violation
 from trunkline_server.exchange import exchange
 from trunkline_server.providers.base import EmbeddingDialect, Notes, Target, UpstreamRequest, Vectors
-from trunkline_server.providers.provider import Provider, Upstream
+from trunkline_server.providers.provider import Provider, Reply, Upstream
 
 #: Requests of one call that run side by side.
 SIDE_BY_SIDE = 4
@@ -49,8 +50,9 @@ class Embedder:
             for batch in (inputs[start : start + size] for start in range(0, len(inputs), size))
         ]
         refuse_unsupported(notes, options)
+        gate = self.engine.admission.provider(provider.name)
         batches = await _all(
-            [_Batch(call, provider, upstream, target, dialect, *request) for request in requests], SIDE_BY_SIDE
+            [_Batch(gate, call, provider, upstream, target, dialect, *request) for request in requests], SIDE_BY_SIDE
         )
         vectors = [vector for batch in batches for vector in batch.vectors]
         answer = pb.CreateEmbeddingsResponse(
@@ -75,6 +77,7 @@ class Embedder:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
+    gate: Gate
     call: Call
     provider: Provider
     upstream: Upstream
@@ -86,19 +89,23 @@ class _Batch:
 
     async def run(self) -> Vectors:
         call, model = self.call, self.target.model
-        attempt = call.begin_attempt(self.provider.name, model, Cause.BATCH if call.attempts else Cause.FIRST)
-        with call.attempting(attempt):
-            reply = await exchange(call, attempt, self.upstream, self.provider.dialect_for(model), self.request)
-            answer = self.dialect.decode_embeddings(reply.body)
-            attempt.usage = answer.usage
-            # Counted here: one too many and one too few in the next would give each input its neighbour's vector.
-            if len(answer.vectors) != self.size:
-                raise LLMInvalidResponseError(
-                    f"the provider sent {len(answer.vectors)} vectors for {self.size} inputs", body=reply.body
-                )
-            if any(abs(number) > FLOAT_MAX for vector in answer.vectors for number in vector):
-                raise LLMInvalidResponseError("the provider sent a number that is no float32", body=reply.body)
-            return answer
+        async with self.gate.place(call):
+            attempt = call.begin_attempt(self.provider.name, model, Cause.BATCH if call.attempts else Cause.FIRST)
+            with call.attempting(attempt):
+                reply = await exchange(call, attempt, self.upstream, self.provider.dialect_for(model), self.request)
+                return self._read(reply, attempt)
+
+    def _read(self, reply: Reply, attempt: Attempt) -> Vectors:
+        answer = self.dialect.decode_embeddings(reply.body)
+        attempt.usage = answer.usage
+        # Counted here: one too many and one too few in the next would give each input its neighbour's vector.
+        if len(answer.vectors) != self.size:
+            raise LLMInvalidResponseError(
+                f"the provider sent {len(answer.vectors)} vectors for {self.size} inputs", body=reply.body
+            )
+        if any(abs(number) > FLOAT_MAX for vector in answer.vectors for number in vector):
+            raise LLMInvalidResponseError("the provider sent a number that is no float32", body=reply.body)
+        return answer
 
 
 async def _all(batches: Sequence[_Batch], side_by_side: int) -> list[Vectors]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from google.protobuf.duration_pb2 import Duration
 
 from trunkline.v1 import completion_pb2, completion_service_pb2, generation_pb2
+from trunkline_server.admission import Admission
 from trunkline_server.call import Attempt, Call
 from trunkline_server.errors import (
     InvalidRequest,
@@ -74,6 +75,7 @@ class Engine:
     aliases: Mapping[str, Route] = field(default_factory=dict)
     #: Credential name to the provider that it belongs to.
     credentials: Mapping[str, str] = field(default_factory=dict)
+    admission: Admission = field(default_factory=Admission)
 
     def resolve(self, name: str) -> tuple[Provider, Route]:
         """Raises ModelNotFound."""
@@ -204,14 +206,15 @@ class Engine:
 
     @asynccontextmanager
     async def _attempt(self, call: Call, ready: Prepared, assembly: Assembly) -> AsyncIterator[Attempt]:
-        """One attempt, after which the call knows what was spent."""
-        attempt = call.begin_attempt(ready.provider.name, ready.target.model)
-        try:
-            with call.attempting(attempt):
-                yield attempt
-        finally:
-            call.usage = attempt.usage = assembly.usage
-            call.first_token_at = assembly.first_token_at
+        """One attempt, after which the call knows what was spent. Waits until the provider may have one more."""
+        async with self.admission.provider(ready.provider.name).place(call):
+            attempt = call.begin_attempt(ready.provider.name, ready.target.model)
+            try:
+                with call.attempting(attempt):
+                    yield attempt
+            finally:
+                call.usage = attempt.usage = assembly.usage
+                call.first_token_at = assembly.first_token_at
 
     def _attempt_started(self, ready: Prepared, attempt: Attempt, assembly: Assembly) -> StreamEvent:
         event = StreamEvent()
@@ -375,6 +378,8 @@ def timing(call: Call) -> completion_pb2.Timing:
         _set(made.time_to_first_event, call.first_event_at - call.received)
     if call.method.startswith("Stream") and call.first_token_at is not None:
         _set(made.time_to_first_token, call.first_token_at - call.received)
+    if call.queued:
+        _set(made.queued, call.queued)
     return made
 
 

@@ -41,6 +41,13 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self.queued = Histogram(
+            "trunkline_queued_seconds",
+            "Waiting for admission, of calls that had to",
+            ("provider",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
         self.tokens = Counter(
             "trunkline_tokens", "Tokens as providers reported them", ("provider", "direction"), registry=self.registry
         )
@@ -113,6 +120,9 @@ class Telemetry:
                 line["upstream_status"] = last.http_status
             for attempt in call.attempts:
                 child(metrics.attempts, attempt.provider, attempt.reason).inc()
+        if call.queued:
+            line["queued_ms"] = round(call.queued * 1000, 2)
+            child(metrics.queued, provider).observe(call.queued)
         if call.provider_request_id:
             line["provider_request_id"] = call.provider_request_id
         if call.sequence:

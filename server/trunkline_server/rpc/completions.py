@@ -25,6 +25,7 @@ class CompletionMethods:
         self, engine: Engine, catalog: Catalog, running: Running, *, heartbeat: float, allow_raw: bool
     ) -> None:
         self._engine = engine
+        self._gate = engine.admission.server
         self._catalog = catalog
         self._running = running
         self._heartbeat = heartbeat
@@ -42,7 +43,8 @@ class CompletionMethods:
 
     async def create(self, request: pb.CreateCompletionRequest, call: Call) -> pb.CreateCompletionResponse:
         accept(call, validation.of_create(request, self._allow_raw), request)
-        answer = await self._engine.complete(call, request.spec, request.options)
+        async with self._gate.place(call):
+            answer = await self._engine.complete(call, request.spec, request.options)
         return pb.CreateCompletionResponse(completion=answer)
 
     async def stream(self, request: pb.StreamCompletionRequest, call: Call, context: Any) -> None:
@@ -56,7 +58,7 @@ class CompletionMethods:
         # As the engine does: nothing of the request is held as long as the stream lasts.
         del request, options
         try:
-            async with aclosing(batches):
+            async with self._gate.place(call), aclosing(batches):
                 async for batch in batches:
                     for event in batch:
                         await writer.write(event)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trunkline.v1 import embedding_service_pb2 as pb
+from trunkline_server.admission import Gate
 from trunkline_server.call import Call
 from trunkline_server.embedder import Embedder
 from trunkline_server.rpc import validation
@@ -15,12 +16,15 @@ class EmbeddingMethods:
 
     NAME = "trunkline.v1.EmbeddingService"
 
-    def __init__(self, embedder: Embedder) -> None:
+    def __init__(self, embedder: Embedder, gate: Gate) -> None:
+        """`gate`: the server's."""
         self._embedder = embedder
+        self._gate = gate
 
     def methods(self, boundary: Boundary) -> Methods:
         return {"CreateEmbeddings": boundary.unary("CreateEmbeddings", pb.CreateEmbeddingsRequest, self.create)}
 
     async def create(self, request: pb.CreateEmbeddingsRequest, call: Call) -> pb.CreateEmbeddingsResponse:
         accept(call, validation.of_embeddings(request), request)
-        return await self._embedder.embed(call, request.spec, request.options)
+        async with self._gate.place(call):
+            return await self._embedder.embed(call, request.spec, request.options)
