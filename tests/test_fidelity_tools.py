@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fidelity import corpus, equivalences, requests_run, targets
+from tests.fidelity import corpus, equivalences, mismatches, requests_run, targets
 from tests.fidelity.equivalence_cases import BY_DIALECT, BY_KIND, Case
 from tests.fidelity.requests import anthropic_messages, openai_chat
 
@@ -203,6 +203,31 @@ def test_thoughts_go_back_in_the_words_of_whoever_thought_them():
     first, second = spec.messages[0].parts
     assert (first.reasoning.text, first.signature, first.item_id) == ("2+2", "s", "d1")
     assert json.loads(second.reasoning.encrypted) == sealed
+
+
+def test_a_recording_that_is_wrong_is_named_unless_its_reason_is_known():
+    known = mismatches.KNOWN[0]
+    scored = [
+        "openai.chat  1858 of  1860   99.89 %  text 1858/1860",
+        f"     1 x {known.family}: {known.differs}: {known.recording}",
+        "     2 x openai.chat: text, tool_calls: 0123456789abcdef fedcba9876543210",
+        "fidelity: 99.89 % (1858 of 1860)",
+    ]
+
+    assert mismatches.unexplained(scored) == [
+        ("openai.chat", "0123456789abcdef"),
+        ("openai.chat", "fedcba9876543210"),
+    ]
+    assert all(each.reason for each in mismatches.KNOWN)
+
+
+def test_vectors_are_counted_whatever_their_answer_looks_like():
+    def vectors(answer: dict[str, Any]) -> int:
+        return corpus._vectors({"response_body": json.dumps(answer)})
+
+    assert vectors({"data": [{"embedding": [0.1]}] * 3}) == 3
+    assert vectors({"embeddings": {"float": [[0.1], [0.2]]}}) == 2
+    assert vectors({"predictions": []}) == vectors({"message": "no"}) == 0
 
 
 def test_families_are_served_by_kinds_that_exist():

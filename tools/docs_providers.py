@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from tests.fidelity import mismatches
 from tools.docs_tables import code, codes, table
 
 from trunkline.v1 import completion_pb2, generation_pb2, message_pb2
@@ -130,6 +131,7 @@ def blocks() -> Mapping[str, str]:
         "parameters": table(["kind", "all models", "some models", "none"], map(_parameters, every)),
         "addresses": table(["kind", "dialect", "usual address", "key variable", "sent as"], map(_address, every)),
         "settings": table(["kind", "setting", "meaning", "usual variables", "default"], _settings(every)),
+        "mismatches": table(["family", "recording", "what differs", "why it stays"], map(_mismatch, mismatches.KNOWN)),
     }
 
 
@@ -180,6 +182,10 @@ def _usual(row: Row) -> str:
         return row.address({name: name.upper() for name in row.settings}) or "`base_url` says"
     except ValueError:
         return "by its settings"
+
+
+def _mismatch(known: mismatches.Mismatch) -> list[str]:
+    return [code(known.family), code(known.recording), known.differs, known.reason]
 
 
 def _settings(every: Sequence[Kind]) -> Iterator[list[str]]:

@@ -99,7 +99,8 @@ def of_error(error: TrunklineError, text_before: str | None = None) -> dict[str,
         "class": CLASSES.get(error.reason, error.reason or error.code.name),
         "http_status": detail.upstream_status if detail is not None and detail.HasField("upstream_status") else None,
         "provider_code": (detail.provider_code or None) if detail is not None else None,
-        "retry_after_s": error.retry_after,
+        # A wait that the gateway made up is no word of the provider's.
+        "retry_after_s": None if error.metadata.get("retryDelaySource") == "gateway" else error.retry_after,
         "request_id": (detail.provider_request_id or None) if detail is not None else None,
     }
     if text_before is not None:

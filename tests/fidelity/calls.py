@@ -190,7 +190,10 @@ def _few_words(recording: Recording, provider: str) -> completion_pb2.Completion
         function = (tool.get("function") or tool) if isinstance(tool, dict) else {}
         name = function.get("name") if isinstance(function, dict) else None
         if isinstance(name, str) and name and name not in {made.function.name for made in spec.tools}:
-            schema = function.get("parameters") or function.get("input_schema") or {"type": "object"}
+            schema = function.get("parameters") or function.get("input_schema")
             made = spec.tools.add()
-            made.function.name, made.function.parameters_json_schema = name, json.dumps(schema)
+            made.function.name = name
+            made.function.parameters_json_schema = json.dumps(
+                schema if isinstance(schema, dict) else {"type": "object"}
+            )
     return spec

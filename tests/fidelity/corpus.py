@@ -130,8 +130,11 @@ def _vectors(row: dict[str, Any]) -> int:
         answer = json.loads(row.get("response_body") or "")
     except ValueError:
         return 0
-    found = [answer[name] for name in _VECTORS if name in answer] if isinstance(answer, dict) else []
-    return len(found[0]) if found and isinstance(found[0], list) else 0
+    found = next((answer[name] for name in _VECTORS if name in answer), None) if isinstance(answer, dict) else None
+    if isinstance(found, dict):
+        # By the type of their numbers.
+        found = next(iter(found.values()), None)
+    return len(found) if isinstance(found, list) else 0
 
 
 def _model(row: dict[str, Any], request: Any) -> str:

@@ -26,7 +26,7 @@ from typing import Any
 
 import grpc
 import yaml
-from tests.fidelity import corpus, targets
+from tests.fidelity import corpus, mismatches, targets
 from tests.fidelity.calls import Caller
 from tests.fidelity.corpus import Recording
 
@@ -136,9 +136,18 @@ def _score(folder: Path, tools: Path, families: Sequence[str], out: Path, least:
     if not expected.exists() or not (tools / "score.py").exists():
         _say(f"not scored: there is no {expected if not expected.exists() else tools / 'score.py'}")
         return 0
-    command = [sys.executable, str(tools / "score.py"), str(expected), str(out)]
-    sys.stdout.flush()
-    return subprocess.run([*command, "--families", ",".join(families), "--min", str(least)], check=False).returncode
+    command = [sys.executable, str(tools / "score.py"), str(expected), str(out), "--show", "1000000"]
+    command += ["--families", ",".join(families), "--min", str(least)]
+    scored = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    *lines, last = scored.stdout.splitlines() or [""]
+    unknown = mismatches.unexplained(lines)
+    for line in lines:
+        _say(line)
+    _say(f"wrong without a reason in docs/providers.md: {len(unknown)}")
+    for family, recording in unknown:
+        _say(f"  {family} {recording}")
+    _say(last)
+    return scored.returncode
 
 
 @contextlib.contextmanager

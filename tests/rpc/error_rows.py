@@ -189,6 +189,7 @@ ERROR_ROWS: tuple[ErrorRow, ...] = (
         (_RETRY,),
         _MS_UNSAID,
         range(1, 3),
+        metadata={"retryDelaySource": "gateway"},
         retryable=True,
     ),
     ErrorRow(

@@ -106,7 +106,7 @@ def _cut_encoded(text: str, most: int) -> str:
 class Case:
     """One error on its way to the wire."""
 
-    __slots__ = ("error", "facts", "message", "more", "redactor", "wait")
+    __slots__ = ("error", "facts", "made_up", "message", "more", "redactor", "wait")
 
     def __init__(
         self, error: GatewayError, facts: CallFacts, redactor: Redactor, unsaid: tuple[float, float] | None
@@ -119,6 +119,8 @@ class Case:
         self.more = 0
         #: Milliseconds until another try may work; None if nobody knows.
         self.wait = _milliseconds(error.retry_after)
+        #: Is the wait the gateway's own, because the provider told none?
+        self.made_up = self.wait is None and unsaid is not None and isinstance(error, LLMError)
         if self.wait is None and unsaid is not None:
             self.wait = _milliseconds(random.uniform(*unsaid))  # noqa: S311  # spreads callers, guards nothing
         #: Of the status.
@@ -155,6 +157,8 @@ class Case:
         metadata = dict(self.error.metadata)
         if isinstance(self.error, errors.LLMAuthenticationError):
             metadata.setdefault("credentialOwner", "gateway")
+        if self.made_up:
+            metadata["retryDelaySource"] = "gateway"
         entries = list(metadata.items())[:_METADATA_ENTRIES]
         return rpc.ErrorInfo(
             reason=self.error.reason,

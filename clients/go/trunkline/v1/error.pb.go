@@ -92,7 +92,8 @@ const (
 	ErrorReason_ERROR_REASON_LLM_UNPROCESSABLE ErrorReason = 40
 	// The provider failed. UNAVAILABLE.
 	ErrorReason_ERROR_REASON_LLM_SERVER_ERROR ErrorReason = 41
-	// The provider has too much to do. UNAVAILABLE.
+	// The provider has too much to do; RetryInfo says when to come back. Where the provider did not say, that is about a
+	// second, and ErrorInfo.metadata has "retryDelaySource": "gateway". UNAVAILABLE.
 	ErrorReason_ERROR_REASON_LLM_OVERLOADED ErrorReason = 42
 	// The account at the provider is out of money or quota. FAILED_PRECONDITION.
 	ErrorReason_ERROR_REASON_LLM_INSUFFICIENT_CREDITS ErrorReason = 43

@@ -92,7 +92,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_LLM_SERVER_ERROR: _ErrorReason.ValueType  # 41
     """The provider failed. UNAVAILABLE."""
     ERROR_REASON_LLM_OVERLOADED: _ErrorReason.ValueType  # 42
-    """The provider has too much to do. UNAVAILABLE."""
+    """The provider has too much to do; RetryInfo says when to come back. Where the provider did not say, that is about a
+    second, and ErrorInfo.metadata has "retryDelaySource": "gateway". UNAVAILABLE.
+    """
     ERROR_REASON_LLM_INSUFFICIENT_CREDITS: _ErrorReason.ValueType  # 43
     """The account at the provider is out of money or quota. FAILED_PRECONDITION."""
     ERROR_REASON_LLM_CONTENT_FILTERED: _ErrorReason.ValueType  # 44
@@ -178,7 +180,9 @@ ERROR_REASON_LLM_UNPROCESSABLE: ErrorReason.ValueType  # 40
 ERROR_REASON_LLM_SERVER_ERROR: ErrorReason.ValueType  # 41
 """The provider failed. UNAVAILABLE."""
 ERROR_REASON_LLM_OVERLOADED: ErrorReason.ValueType  # 42
-"""The provider has too much to do. UNAVAILABLE."""
+"""The provider has too much to do; RetryInfo says when to come back. Where the provider did not say, that is about a
+second, and ErrorInfo.metadata has "retryDelaySource": "gateway". UNAVAILABLE.
+"""
 ERROR_REASON_LLM_INSUFFICIENT_CREDITS: ErrorReason.ValueType  # 43
 """The account at the provider is out of money or quota. FAILED_PRECONDITION."""
 ERROR_REASON_LLM_CONTENT_FILTERED: ErrorReason.ValueType  # 44

@@ -391,7 +391,8 @@ export enum ErrorReason {
   LLM_SERVER_ERROR = 41,
 
   /**
-   * The provider has too much to do. UNAVAILABLE.
+   * The provider has too much to do; RetryInfo says when to come back. Where the provider did not say, that is about a
+   * second, and ErrorInfo.metadata has "retryDelaySource": "gateway". UNAVAILABLE.
    *
    * @generated from enum value: ERROR_REASON_LLM_OVERLOADED = 42;
    */
