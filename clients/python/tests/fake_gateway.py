@@ -32,6 +32,8 @@ from trunkline.v1.completion_service_pb2_grpc import CompletionServiceServicer, 
 from trunkline.v1.message_pb2 import ROLE_ASSISTANT, ContentPart, Text
 from trunkline.v1.model_service_pb2 import GetModelResponse, ListModelsResponse, Model
 from trunkline.v1.model_service_pb2_grpc import ModelServiceServicer, add_ModelServiceServicer_to_server
+from trunkline.v1alpha import trace_service_pb2 as traces
+from trunkline.v1alpha.trace_service_pb2_grpc import TraceServiceServicer, add_TraceServiceServicer_to_server
 
 # Long enough for a loaded machine, short enough to fail in time.
 PATIENCE = 10.0
@@ -88,7 +90,7 @@ class Asked:
     over: threading.Event = field(default_factory=threading.Event)
 
 
-class FakeGateway(CompletionServiceServicer, ModelServiceServicer):
+class FakeGateway(CompletionServiceServicer, ModelServiceServicer, TraceServiceServicer):
     """Serves on a free port of the loopback. `answers` are used up in turn; the last one stays."""
 
     def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
@@ -98,6 +100,7 @@ class FakeGateway(CompletionServiceServicer, ModelServiceServicer):
         self._server = grpc.server(self._pool, options=[("grpc.max_receive_message_length", 32 << 20)])
         add_CompletionServiceServicer_to_server(self, self._server)
         add_ModelServiceServicer_to_server(self, self._server)
+        add_TraceServiceServicer_to_server(self, self._server)
         health: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(self._check_health)
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": health}),)
@@ -123,15 +126,7 @@ class FakeGateway(CompletionServiceServicer, ModelServiceServicer):
         return self._unary("CreateCompletion", request, context, CreateCompletionResponse(completion=hello()))
 
     def StreamCompletion(self, request: Any, context: Any) -> Iterator[StreamCompletionResponse]:  # noqa: N802
-        answer = self._next("StreamCompletion", request, context) or hello_events()
-        for step in answer if isinstance(answer, list) else [answer]:
-            if isinstance(step, Silence):
-                self.calls[-1].over.wait(PATIENCE)
-            elif isinstance(step, Failure):
-                fail(step, context)
-            else:
-                assert isinstance(step, StreamCompletionResponse)
-                yield step
+        yield from self._stream("StreamCompletion", request, context, hello_events())
 
     def CountTokens(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self._unary("CountTokens", request, context, CountTokensResponse(input_tokens=2))
@@ -145,12 +140,37 @@ class FakeGateway(CompletionServiceServicer, ModelServiceServicer):
     def GetModel(self, request: Any, context: Any) -> Any:  # noqa: N802
         return self._unary("GetModel", request, context, GetModelResponse(model=Model(name=request.name)))
 
+    def GetTrace(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._unary("GetTrace", request, context, traces.GetTraceResponse())
+
+    def ListTraces(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._unary("ListTraces", request, context, traces.ListTracesResponse())
+
+    def DeleteTrace(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return self._unary("DeleteTrace", request, context, traces.DeleteTraceResponse(backends=["sqlite"]))
+
+    def TailTraces(self, request: Any, context: Any) -> Any:  # noqa: N802
+        yield from self._stream("TailTraces", request, context, [traces.TailTracesResponse()])
+
+    def ExportTraces(self, request: Any, context: Any) -> Any:  # noqa: N802
+        yield from self._stream("ExportTraces", request, context, [])
+
     def _check_health(self, request: bytes, context: Any) -> bytes:
         """grpc.health.v1: knows the server itself and one service that is down."""
         statuses = {b"": 1, b"\x0a\x04down": 2}
         if request not in statuses:
             context.abort(grpc.StatusCode.NOT_FOUND, "")
         return bytes([0x08, statuses[request]])
+
+    def _stream(self, method: str, request: Any, context: Any, usual: list[Any]) -> Iterator[Any]:
+        answer = self._next(method, request, context) or usual
+        for step in answer if isinstance(answer, list) else [answer]:
+            if isinstance(step, Silence):
+                self.calls[-1].over.wait(PATIENCE)
+            elif isinstance(step, Failure):
+                fail(step, context)
+            else:
+                yield step
 
     def _unary(self, method: str, request: Any, context: Any, usual: Message) -> Any:
         answer = self._next(method, request, context) or usual

@@ -23,6 +23,7 @@ NAMES = {
     "AsyncCompletionStream": "CompletionStream",
     "AsyncGenerator": "Generator",
     "AsyncIterator": "Iterator",
+    "AsyncTraces": "Traces",
     "CompletionServiceAsyncStub": "CompletionServiceStub",
     "ModelServiceAsyncStub": "ModelServiceStub",
     "__aenter__": "__enter__",

@@ -10,8 +10,10 @@
 
 from trunkline._async.client import AsyncClient
 from trunkline._async.stream import AsyncCompletionStream
+from trunkline._async.traces import AsyncTraces
 from trunkline._sync.client import Client
 from trunkline._sync.stream import CompletionStream
+from trunkline._sync.traces import Traces
 from trunkline.builders import (
     arguments_of,
     assistant,
@@ -62,6 +64,7 @@ from trunkline.schema import Parsed
 __all__ = [
     "AsyncClient",
     "AsyncCompletionStream",
+    "AsyncTraces",
     "AuthenticationError",
     "BudgetExhausted",
     "Cancelled",
@@ -87,6 +90,7 @@ __all__ = [
     "StreamRules",
     "TimedOut",
     "Tls",
+    "Traces",
     "TrunklineError",
     "Unavailable",
     "Unimplemented",

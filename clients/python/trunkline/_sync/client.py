@@ -14,6 +14,7 @@ import grpc
 
 from trunkline import channel, errors, health, schema
 from trunkline._sync.stream import CompletionStream
+from trunkline._sync.traces import Traces
 from trunkline.channel import Target, Tls
 from trunkline.retry import Budget
 from trunkline.spec import Prompt, SpecOptions, build_spec
@@ -29,6 +30,7 @@ from trunkline.v1.completion_service_pb2 import (
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 from trunkline.v1.model_service_pb2 import GetModelRequest, ListModelsRequest, ListModelsResponse, Model
 from trunkline.v1.model_service_pb2_grpc import ModelServiceStub
+from trunkline.v1alpha.trace_service_pb2_grpc import TraceServiceStub
 
 T = TypeVar("T")
 Q = TypeVar("Q")
@@ -45,6 +47,7 @@ class _Stubs:
             self.channel = grpc.secure_channel(target.address, target.credentials, target.options)
         self.completions = CompletionServiceStub(self.channel)
         self.models = ModelServiceStub(self.channel)
+        self.traces = TraceServiceStub(self.channel)
         self.health = self.channel.unary_unary(
             health.CHECK, request_serializer=health.encode, response_deserializer=health.decode
         )
@@ -221,10 +224,23 @@ class Client:
         budget = self._budget(timeout, channel.LOOKUP_TIMEOUT)
         return (self._call(lambda stubs: stubs.models.GetModel, GetModelRequest(name=name), budget)).model
 
+    @property
+    def traces(self) -> Traces:
+        """The records of calls."""
+        return Traces(self._read_traces, self._follow_traces)
+
     def health(self, service: str = "", *, timeout: float | None = None) -> str:
         """SERVING, NOT_SERVING or UNKNOWN, of the server or of one service; NotFound for a service it does not have."""
         budget = self._budget(timeout, channel.LOOKUP_TIMEOUT)
         return self._call(lambda stubs: stubs.health, service, budget)
+
+    def _read_traces(self, method: str, request: Any, timeout: float | None) -> Any:
+        budget = self._budget(timeout, channel.LOOKUP_TIMEOUT)
+        return self._call(lambda stubs: getattr(stubs.traces, method), request, budget)
+
+    def _follow_traces(self, method: str, request: Any, timeout: float | None) -> Any:
+        left = self._budget(timeout, self._stream_timeout).left()
+        return getattr(self._next().traces, method)(request, timeout=left, metadata=self._target.metadata)
 
     def _call(
         self,
