@@ -189,10 +189,11 @@ class Gateway:
     @property
     def lines(self) -> list[dict[str, Any]]:
         """The log so far."""
-        return [json.loads(line) for line in self._log.getvalue().splitlines()]
+        return [json.loads(line) for line in self.log.splitlines()]
 
     @property
     def log(self) -> str:
+        self.app.telemetry.drain()
         return self._log.getvalue()
 
     def calls(self, method: str = "") -> list[dict[str, Any]]:

@@ -24,7 +24,8 @@ from trunkline_server.call import Call
 from trunkline_server.rpc.boundary import Boundary, Limits, Running
 from trunkline_server.rpc.methods import Methods
 from trunkline_server.rpc.server import Server
-from trunkline_server.telemetry import Metrics, Telemetry, make_log
+from trunkline_server.telemetry import Metrics, Telemetry
+from trunkline_server.telemetry.logs import make_log
 
 ROWS = {row.id: row for row in ERROR_ROWS}
 
@@ -338,6 +339,7 @@ async def test_an_answer_may_be_larger_than_a_request() -> None:
 async def test_a_bug_tells_its_story_to_the_log_only() -> None:
     class Broken:
         address = ""
+        propagates = False
 
         async def send(self, *_: object) -> None:
             raise ZeroDivisionError("the story of sk-0123456789abcdef0123456789")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import re
 from typing import Any
@@ -17,7 +16,7 @@ from tests.upstream import Exchange, chat, piece, says, silent, upstream
 
 from trunkline.v1 import completion_service_pb2 as pb
 from trunkline.v1 import embedding_service_pb2, model_service_pb2
-from trunkline_server.telemetry import make_access_log, make_log
+from trunkline_server.telemetry.logs import make_access_log, make_log
 
 SERVED = [
     "trunkline.v1.CompletionService",
@@ -232,12 +231,31 @@ async def test_calls_in_flight_are_counted_while_they_are() -> None:
 
 async def test_made_up_names_make_no_metrics() -> None:
     """Who sends a new name each time must not fill the memory."""
-    async with upstream(lambda exchange: exchange.answer(chat())) as up, gateway(up) as gw:
-        await asyncio.gather(*(failing(gw.completions.CreateCompletion(create(f"no{n}/x"))) for n in range(50)))
-        await asyncio.gather(*(gw.complete(create(f"up/m{n}")) for n in range(50)))
-        samples = sum(len(family.samples) for family in gw.app.telemetry.metrics.registry.collect())
 
-    assert samples < 200
+    async def some(exchange: Exchange) -> None:
+        known = exchange.json["model"].startswith("m")
+        await exchange.answer(chat() if known else {"error": {"message": "no"}}, 200 if known else 404)
+
+    async def called(gw: Gateway, of: range) -> int:
+        for n in of:
+            await failing(gw.completions.CreateCompletion(create(f"no{n}/x")))
+            await failing(gw.completions.CreateCompletion(create(f"up/nothing{n}")))
+            await gw.complete(create(f"up/m{n}"))
+        return sum(len(family.samples) for family in gw.app.telemetry.metrics.registry.collect())
+
+    async with (
+        upstream(some) as up,
+        gateway(up, metrics={"port": 1, "max_values": 5}, models={"mine": "up/m9"}) as gw,
+    ):
+        few = await called(gw, range(10))
+        many = await called(gw, range(10, 40))
+
+        assert many == few
+        assert gw.metric("trunkline_calls_total") == 120
+        # Names that no provider answered for took no place; the configured one has it from the beginning.
+        assert [gw.metric("trunkline_calls_total", model=f"m{n}", code="OK") for n in (0, 3, 4, 9)] == [1, 1, 0, 1]
+        assert gw.metric("trunkline_calls_total", model="other", code="OK") == 35
+        assert gw.metric("trunkline_calls_total", model="other", code="NOT_FOUND") == 40
 
 
 @pytest.mark.parametrize("form", ["json", "text"])

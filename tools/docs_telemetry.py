@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from prometheus_client.metrics import MetricWrapperBase
 from tools.docs_tables import code, codes, table
 
-from trunkline_server.telemetry import Metrics
+from trunkline_server.telemetry.metrics import Metrics
 
 #: How a scrape ends the name of a metric of a type.
 _SUFFIXES = {"counter": "_total"}

@@ -81,7 +81,8 @@ class Gate:
         self._waiting[turn] = None
         began = time.monotonic()
         try:
-            await turn
+            with call.waiting:
+                await turn
         except asyncio.CancelledError:
             self._waiting.pop(turn, None)
             if not turn.cancelled():

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from google.protobuf import json_format
 
 from trunkline.v1 import generation_pb2
-from trunkline_server import providers
+from trunkline_server import prices, providers
 from trunkline_server.access import Callers
 from trunkline_server.admission import Admission, Gate
 from trunkline_server.catalog import Catalog
@@ -29,7 +31,8 @@ from trunkline_server.rpc.embeddings import EmbeddingMethods
 from trunkline_server.rpc.models import ModelMethods
 from trunkline_server.rpc.pipeline import PipelineMethods
 from trunkline_server.rpc.server import Server, TlsFiles
-from trunkline_server.telemetry import Metrics, Telemetry, make_access_log, make_log
+from trunkline_server.telemetry import Metrics, Telemetry
+from trunkline_server.telemetry.logs import LineWriter, make_access_log, make_log
 
 LOCAL = "local"
 
@@ -65,12 +68,15 @@ class App:
         gc.set_threshold(2_000, 20, 50)
         await self.server.start()
         self.telemetry.event("serving", listen=self.address, providers=sorted(self.engine.providers))
+        # Costs wait for it, calls do not.
+        threading.Thread(target=prices.load, name="trunkline-prices", daemon=True).start()
         await stop.wait()
         drain = self.settings.drain
         self.telemetry.event("draining", delay=drain.delay, grace=drain.grace)
         await self.server.drain(drain.delay, drain.grace)
         await self.engine.aclose()
         self.telemetry.event("stopped")
+        self.telemetry.drain()
 
 
 def build(
@@ -86,9 +92,11 @@ def build(
     credentials = {name: credential.provider for name, credential in settings.credentials.items()}
     _check_references(settings, known)
     redactor = Redactor(secrets_of(settings, environ, local))
-    log = make_log(form=settings.log.format, level=settings.log.level)
-    access = make_access_log(log, form=settings.log.format, level=settings.log.level)
-    telemetry = Telemetry(metrics or Metrics(), log, redactor, access=access)
+    metrics = metrics or make_metrics(settings)
+    writer = LineWriter(sys.stderr, on_drop=metrics.dropped_lines.inc)
+    log = make_log(form=settings.log.format, level=settings.log.level, stream=writer)
+    access = make_access_log(log, form=settings.log.format, level=settings.log.level, stream=writer)
+    telemetry = Telemetry(metrics, log, redactor, access=access, writer=writer)
     admission = _admission(settings)
     engine = Engine(known, _aliases(settings), credentials, admission)
     running = Running()
@@ -231,6 +239,19 @@ def default_mistakes(defaults: Mapping[str, object]) -> list[str]:
     except json_format.ParseError as error:
         return [f"defaults: {error}"]
     return [f"{violation.field}: {violation.description}" for violation in validation.of_params(params, "defaults")]
+
+
+def make_metrics(settings: Settings) -> Metrics:
+    """With the bounds of the configuration."""
+    made = Metrics() if settings.metrics is None else Metrics(most_values=settings.metrics.max_values)
+    made.know(models=_configured_models(settings), callers=[caller.name for caller in settings.callers])
+    return made
+
+
+def _configured_models(settings: Settings) -> list[str]:
+    """Names of models that the operator chose, as providers call them."""
+    listed = [model for provider in (settings.providers or {}).values() for model in provider.models]
+    return [*(target.model for target in settings.models.values()), *listed]
 
 
 def _aliases(settings: Settings) -> dict[str, Route]:

@@ -56,6 +56,32 @@ class Kept:
         return b"".join(self._pieces)
 
 
+class Waiting:
+    """The time in which a call waits for others: `with call.waiting:` around each wait. Those at once count once."""
+
+    __slots__ = ("_deep", "_since", "_sum")
+
+    def __init__(self) -> None:
+        self._deep = 0
+        self._since = 0.0
+        self._sum = 0.0
+
+    def __enter__(self) -> None:
+        if not self._deep:
+            self._since = time.monotonic()
+        self._deep += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._deep -= 1
+        if not self._deep:
+            self._sum += time.monotonic() - self._since
+
+    @property
+    def seconds(self) -> float:
+        """So far."""
+        return self._sum + (time.monotonic() - self._since if self._deep else 0.0)
+
+
 @dataclass(slots=True)
 class Attempt:
     """One try at one target."""
@@ -84,6 +110,12 @@ class Attempt:
     content_type: str = ""
     usage: completion_pb2.Usage | None = None
     rate_limits: Sequence[completion_pb2.RateLimit] = ()
+    #: What the provider called the model and the answer, and why each choice ended: values of FinishReason.
+    response_model: str = ""
+    response_id: str = ""
+    finish_reasons: Sequence[int] = ()
+    #: W3C id of the attempt's span, in lower-case hexadecimal; set if the call has spans.
+    otel_span_id: str = ""
 
     @property
     def seconds(self) -> float:
@@ -132,9 +164,16 @@ class Call:
     keep_bytes: int = 0
     #: What is kept of the messages sent to the caller, each a piece of its own.
     answer: Kept = field(default_factory=lambda: Kept(0))
-    #: W3C ids of the server's span, in lower-case hexadecimal.
+    #: W3C ids in lower-case hexadecimal: of the trace, of the server's span (only if there is one), of the caller's.
     otel_trace_id: str = ""
     otel_span_id: str = ""
+    otel_parent_span_id: str = ""
+    #: The caller, or the server's sampler, wants the spans of this trace.
+    otel_sampled: bool = False
+    #: W3C tracestate, as the caller sent it.
+    otel_state: str = ""
+    #: For a provider, or for the caller to take an event.
+    waiting: Waiting = field(default_factory=Waiting)
     #: Why the gateway itself ends the call; set before its task is cancelled.
     ending: GatewayError | None = None
 
@@ -150,6 +189,8 @@ class Call:
         attempt = Attempt(
             len(self.attempts) + 1, provider, model, time.monotonic(), Kept(most), Kept(most), cause=cause
         )
+        if self.otel_span_id:
+            attempt.otel_span_id = os.urandom(8).hex()
         self.attempts.append(attempt)
         return attempt
 
@@ -178,6 +219,14 @@ class Call:
             self.first_event_at = attempt.first_event_at
         attempt.http_status, attempt.request_id = status, request_id
         self.provider_request_id = self.provider_request_id or request_id
+
+    def trace_headers(self, attempt: Attempt) -> tuple[tuple[str, str], ...]:
+        """W3C headers for the provider of an attempt; none if the call belongs to no trace."""
+        if not self.otel_trace_id:
+            return ()
+        parent = attempt.otel_span_id or self.otel_parent_span_id
+        traceparent = ("traceparent", f"00-{self.otel_trace_id}-{parent}-{'01' if self.otel_sampled else '00'}")
+        return (traceparent, ("tracestate", self.otel_state)) if self.otel_state else (traceparent,)
 
     def remaining(self) -> float | None:
         """Seconds until the time of the call runs out; None: it does not."""

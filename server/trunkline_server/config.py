@@ -250,6 +250,8 @@ class MetricsSettings(_Strict):
     host: str = "127.0.0.1"
     #: Port to listen on.
     port: Annotated[int, Field(ge=1, le=65_535)]
+    #: Distinct models, and distinct callers, that are told apart; those beyond it are counted together as `other`.
+    max_values: Annotated[int, Field(ge=1, le=10_000)] = 100
 
 
 class LogSettings(_Strict):

@@ -97,7 +97,9 @@ class _Batch:
 
     def _read(self, reply: Reply, attempt: Attempt) -> Vectors:
         answer = self.dialect.decode_embeddings(reply.body)
-        attempt.usage = answer.usage
+        attempt.usage, attempt.response_model = answer.usage, answer.model
+        if answer.usage is not None:
+            self.provider.price(self.target.model)(answer.usage, answer.model, "")
         # Counted here: one too many and one too few in the next would give each input its neighbour's vector.
         if len(answer.vectors) != self.size:
             raise LLMInvalidResponseError(
@@ -138,4 +140,6 @@ def _summed(usages: Sequence[completion_pb2.Usage | None]) -> completion_pb2.Usa
             total.input_tokens += usage.input_tokens
         if usage.HasField("total_tokens"):
             total.total_tokens += usage.total_tokens
+        if usage.HasField("cost_nano_usd"):
+            total.cost_nano_usd += usage.cost_nano_usd
     return total

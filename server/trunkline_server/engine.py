@@ -97,7 +97,12 @@ class Engine:
         """The whole answer. Raises GatewayError."""
         ready = self.prepare(call, spec, options, stream=False)
         call.limit(ready.provider.total_unary)
-        assembly = Assembly(ready.target.origin, ready.target.model, reasoning_argument=ready.reasoning_argument)
+        assembly = Assembly(
+            ready.target.origin,
+            ready.target.model,
+            reasoning_argument=ready.reasoning_argument,
+            price=ready.provider.price(ready.target.model),
+        )
         async with self._attempt(call, ready, assembly) as attempt:
             reply = await exchange(call, attempt, ready.upstream, ready.dialect, ready.request)
             ready.dialect.decode(reply.body, assembly)
@@ -133,6 +138,7 @@ class Engine:
             keep=include_completion,
             reasoning_argument=ready.reasoning_argument,
             include_raw=options.include_raw,
+            price=ready.provider.price(ready.target.model),
         )
         window = _seconds(stream_options.coalesce_window)
         # A stream lasts. What it holds of the request, it holds as long: a prompt can have megabytes.
@@ -152,7 +158,8 @@ class Engine:
             introduced = begun = ended = False
             async with aclosing(chunks):
                 while not ended:
-                    chunk = await (_lingering(chunks) if assembly.ended else anext(chunks, None))
+                    with call.waiting:
+                        chunk = await (_lingering(chunks) if assembly.ended else anext(chunks, None))
                     ended = chunk is None
                     if chunk is not None and kept.left:
                         kept.add(chunk)
@@ -213,8 +220,10 @@ class Engine:
                 with call.attempting(attempt):
                     yield attempt
             finally:
-                call.usage = attempt.usage = assembly.usage
+                call.usage = attempt.usage = assembly.spent()
                 call.first_token_at = assembly.first_token_at
+                attempt.response_model, attempt.response_id = assembly.model, assembly.response_id
+                attempt.finish_reasons = assembly.finish_reasons
 
     def _attempt_started(self, ready: Prepared, attempt: Attempt, assembly: Assembly) -> StreamEvent:
         event = StreamEvent()
@@ -246,8 +255,9 @@ class Engine:
     ) -> StreamEvent:
         event = StreamEvent()
         finished = event.finished
-        if assembly.usage is not None:
-            finished.usage.CopyFrom(assembly.usage)
+        usage = assembly.spent()
+        if usage is not None:
+            finished.usage.CopyFrom(usage)
         finished.timing.CopyFrom(timing(call))
         finished.warnings.extend(ready.notes.warnings())
         finished.attempts = len(call.attempts)

@@ -94,6 +94,8 @@ class ProviderOptions:
     ca_file: str | None = None
     max_connections: int = 2000
     models: Sequence[str] = ()
+    #: Requests carry the W3C headers of the call's trace.
+    propagates: bool = False
 
 
 def usual_keys() -> Iterator[tuple[str, str]]:
@@ -164,6 +166,7 @@ def build(options: ProviderOptions) -> Provider:
             max_connections=options.max_connections,
             ca_file=options.ca_file,
             authorizer=row.authorizer(key, options.settings, address),
+            propagates=options.propagates,
         )
 
     upstreams = {credential: upstream(key, base_url) for credential, key in options.keys.items()}

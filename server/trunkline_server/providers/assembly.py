@@ -10,7 +10,7 @@ Pieces are collected in lists and joined once: appending to a protobuf string le
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -227,7 +227,9 @@ class Assembly:
         reasoning_argument: str = "",
         include_raw: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        price: Callable[[completion_pb2.Usage, str, str], None] | None = None,
     ) -> None:
+        """`price` sets the cost of a usage, for the model and the service tier that the provider reported."""
         #: Kind of the provider, set as `origin_provider` on what only it can read.
         self.origin = origin
         #: Model as asked for, until the provider reports one.
@@ -247,6 +249,7 @@ class Assembly:
         #: Did the provider say that nothing follows? The end of its stream need not be waited for.
         self.ended = False
         self._clock = clock
+        self._price = price
         self._choices: dict[int, _Choice] = {}
         self._pending: list[list[object]] = []
         self._parts = 0
@@ -341,6 +344,17 @@ class Assembly:
 
     # -- state --------------------------------------------------------------------------------------------------------
 
+    def spent(self) -> completion_pb2.Usage | None:
+        """What is known of the usage, with its cost where that is known."""
+        if self.usage is not None and self._price is not None:
+            self._price(self.usage, self.model, self.service_tier)
+        return self.usage
+
+    @property
+    def finish_reasons(self) -> Sequence[FinishReason.ValueType]:
+        """Why each choice ended, of those that have."""
+        return [choice.finish for choice in self._choices.values() if choice.finish is not None]
+
     @property
     def finished(self) -> bool:
         """Has every choice that was spoken of its finish reason?"""
@@ -410,8 +424,9 @@ class Assembly:
             choice.message.role = message_pb2.ROLE_ASSISTANT
             choice.message.parts.extend(part.build() for part in source.parts)
             choice.logprobs.extend(source.logprobs)
-        if self.usage is not None:
-            answer.usage.CopyFrom(self.usage)
+        usage = self.spent()
+        if usage is not None:
+            answer.usage.CopyFrom(usage)
         return answer
 
     def events(self) -> list[StreamEvent]:
@@ -548,6 +563,8 @@ def _finish_event(assembly: Assembly, operation: list[object], made: list[Stream
 
 def _usage_event(assembly: Assembly, operation: list[object], made: list[StreamEvent]) -> None:
     event = StreamEvent()
+    if operation[1] is assembly.usage:
+        assembly.spent()
     event.usage_updated.usage.CopyFrom(operation[1])  # type: ignore[arg-type]
     made.append(event)
 

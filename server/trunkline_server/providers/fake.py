@@ -75,6 +75,7 @@ class FakeUpstream:
     """Answers requests of the OpenAI dialect."""
 
     address = ""
+    propagates = False
 
     def __init__(self) -> None:
         self._limited: collections.OrderedDict[str, None] = collections.OrderedDict()

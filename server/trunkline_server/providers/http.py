@@ -111,8 +111,11 @@ class Upstream:
         max_body_bytes: int = MAX_BODY_BYTES,
         authorizer: Authorizer | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
+        propagates: bool = False,
     ) -> None:
         url = _base(base_url)
+        #: Requests carry the W3C headers of the call's trace.
+        self.propagates = propagates
         #: Host and port, as errors name it.
         self._where = url.netloc.decode("ascii")
         self._url = url

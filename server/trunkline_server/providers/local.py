@@ -23,6 +23,7 @@ class LocalUpstream:
     """Carries requests to the embedded model."""
 
     address = ""
+    propagates = False
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint

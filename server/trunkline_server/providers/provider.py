@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
+from trunkline.v1 import completion_pb2
+from trunkline_server import prices
 from trunkline_server.providers.base import Capabilities, Dialect, Target, UpstreamRequest
 
 Headers = Sequence[tuple[str, str]]
@@ -40,6 +43,10 @@ class Upstream(Protocol):
     @property
     def address(self) -> str:
         """What a request's path is appended to; "" where there is no address."""
+
+    @property
+    def propagates(self) -> bool:
+        """Requests carry the W3C headers of the call's trace."""
 
     async def send(self, request: UpstreamRequest, extra_headers: Headers = ()) -> Reply: ...
     def stream(
@@ -80,6 +87,10 @@ class Provider:
     def target(self, model: str) -> Target:
         origin = self.kind if self.choose is None else self.choose(model)[1]
         return Target(provider=self.name, origin=origin, model=model, capabilities=self.capabilities(model))
+
+    def price(self, model: str) -> Callable[[completion_pb2.Usage, str, str], None]:
+        """Sets the cost of a usage of a model, told what the provider called the model and the service tier."""
+        return partial(prices.add_cost, self.kind, model)
 
     async def aclose(self) -> None:
         for upstream in (*self.upstreams.values(), *((self.lister,) if self.lister is not None else ())):

@@ -29,6 +29,7 @@ from trunkline_server.errors import (
     Violation,
 )
 from trunkline_server.redact import Redactor, redact
+from trunkline_server.rpc import trace_context
 from trunkline_server.rpc.status import AttemptFacts, CallFacts, Failure, failure, to_gateway_error
 from trunkline_server.telemetry import Telemetry
 from trunkline_server.traces.base import NoRecorder, Recorder
@@ -224,7 +225,7 @@ class Boundary:
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if call.ending is None or task is None:
-                    code, reason = grpc.StatusCode.CANCELLED, "CANCELLED"
+                    code, reason = _left(context)
                     raise
                 # We ended the call ourselves: a drain or CancelCompletion.
                 task.uncancel()
@@ -244,10 +245,7 @@ class Boundary:
 
     def _enter(self, call: Call, context: Context, hurry: float) -> None:
         """Identity, request id, deadline, admission. Raises GatewayError."""
-        if self.running.draining:
-            self.running.refused += 1
-            raise ShuttingDown("the server is shutting down; call again, another replica takes the call")
-        key = ""
+        key = traceparent = tracestate = ""
         forward = self._limits.forward_metadata
         headers: list[tuple[str, str]] = []
         for name, value in context.invocation_metadata() or ():
@@ -255,9 +253,18 @@ class Boundary:
                 key = value
             if name in _REQUEST_ID_HEADERS:
                 call.request_id = value[:_REQUEST_ID_MOST]
+            if name == "traceparent":
+                traceparent = value
+            if name == "tracestate":
+                tracestate = value
             if name in forward and isinstance(value, str):
                 headers.append((name, value))
         call.forward = tuple(headers)
+        if traceparent and not call.otel_trace_id:
+            trace_context.follow(call, traceparent, tracestate)
+        if self.running.draining:
+            self.running.refused += 1
+            raise ShuttingDown("the server is shutting down; call again, another replica takes the call")
         call.caller = self._callers.identify(key, context)
         # Without a deadline of the caller's, the time limits of the provider bound the call.
         remaining = context.time_remaining()
@@ -318,6 +325,14 @@ class Boundary:
             ),
             self._redactor,
         )
+
+
+def _left(context: Context) -> tuple[grpc.StatusCode, str]:
+    """Why gRPC cancelled a call: its deadline has passed before ours came, or its caller is gone."""
+    remaining = context.time_remaining()
+    if remaining is not None and remaining <= 0:
+        return grpc.StatusCode.DEADLINE_EXCEEDED, GatewayTimeout.reason
+    return grpc.StatusCode.CANCELLED, CallCancelled.reason
 
 
 async def _abort(context: Context, ended: Failure) -> None:

@@ -63,7 +63,8 @@ class EventWriter:
         if call.answer.left:
             call.answer.add(data)
         try:
-            await self._context.write(data)
+            with call.waiting:
+                await self._context.write(data)
         except Exception as error:
             # Bytes can always be written, except to a caller who has left; gRPC has several private exceptions for it,
             # and may tell of it before it cancels the call.

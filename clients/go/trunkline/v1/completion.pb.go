@@ -1948,7 +1948,7 @@ type Usage struct {
 	InputImageTokens *int32 `protobuf:"varint,9,opt,name=input_image_tokens,json=inputImageTokens,proto3,oneof" json:"input_image_tokens,omitempty"`
 	// Who counted.
 	Source UsageSource `protobuf:"varint,10,opt,name=source,proto3,enum=trunkline.v1.UsageSource" json:"source,omitempty"`
-	// In 1e-9 US dollars. Absent if it is not known; this version does not reckon it.
+	// In 1e-9 US dollars, as today's list prices have it. Absent if the price of the model is not known.
 	CostNanoUsd *int64 `protobuf:"varint,11,opt,name=cost_nano_usd,json=costNanoUsd,proto3,oneof" json:"cost_nano_usd,omitempty"`
 	// The provider's usage object, verbatim JSON.
 	RawJson       string `protobuf:"bytes,12,opt,name=raw_json,json=rawJson,proto3" json:"raw_json,omitempty"`

@@ -1038,7 +1038,7 @@ class Usage(_message.Message):
     source: Global___UsageSource.ValueType
     """Who counted."""
     cost_nano_usd: _builtins.int
-    """In 1e-9 US dollars. Absent if it is not known; this version does not reckon it."""
+    """In 1e-9 US dollars, as today's list prices have it. Absent if the price of the model is not known."""
     raw_json: _builtins.str
     """The provider's usage object, verbatim JSON."""
     def __init__(

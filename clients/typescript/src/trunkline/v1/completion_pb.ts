@@ -916,7 +916,7 @@ export type Usage = Message<"trunkline.v1.Usage"> & {
   source: UsageSource;
 
   /**
-   * In 1e-9 US dollars. Absent if it is not known; this version does not reckon it.
+   * In 1e-9 US dollars, as today's list prices have it. Absent if the price of the model is not known.
    *
    * @generated from field: optional int64 cost_nano_usd = 11;
    */
