@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from trunkline_server.call import Call
-from trunkline_server.telemetry.logs import AccessLog, LineWriter
+from trunkline_server.telemetry.logs import AccessLog, LineWriter, make_access_log, make_log
 from trunkline_server.telemetry.metrics import Metrics
 
 
@@ -87,7 +87,6 @@ class Telemetry:
 
 def facts(call: Call, code: str, reason: str, request_bytes: int, seconds: float) -> dict[str, object]:
     """The line of a call."""
-    last = call.attempts[-1] if call.attempts else None
     line: dict[str, object] = {
         "id": call.id,
         "method": call.method,
@@ -105,17 +104,12 @@ def facts(call: Call, code: str, reason: str, request_bytes: int, seconds: float
     if call.otel_trace_id:
         line["trace_id"] = call.otel_trace_id
         line["span_id"] = call.otel_span_id or call.otel_parent_span_id
+    if call.queued:
+        line["queued_ms"] = round(call.queued * 1000, 2)
     if call.provider:
         line["provider"] = call.provider
         line["model"] = call.model
-    if last is not None:
-        line["attempts"] = last.number
-        if last.http_status is not None:
-            line["upstream_status"] = last.http_status
-        if call.provider_request_id:
-            line["provider_request_id"] = call.provider_request_id
-    if call.queued:
-        line["queued_ms"] = round(call.queued * 1000, 2)
+        _add_attempts(call, line)
     if call.sequence:
         line["events"] = call.sequence
         if call.first_token_at is not None:
@@ -128,4 +122,14 @@ def facts(call: Call, code: str, reason: str, request_bytes: int, seconds: float
     return line
 
 
-__all__ = ["Metrics", "Spans", "Telemetry"]
+def _add_attempts(call: Call, line: dict[str, object]) -> None:
+    if call.attempts:
+        last = call.attempts[-1]
+        line["attempts"] = last.number
+        if last.http_status is not None:
+            line["upstream_status"] = last.http_status
+    if call.provider_request_id:
+        line["provider_request_id"] = call.provider_request_id
+
+
+__all__ = ["AccessLog", "LineWriter", "Metrics", "Spans", "Telemetry", "make_access_log", "make_log"]
