@@ -418,7 +418,6 @@ def test_data_of_another_provider_is_left_out_and_told():
       parts { opaque { type: "x" json: "{}" } origin_provider: "anthropic" }
       parts { tool_call { id: "s1" name: "web" provider_executed: true } origin_provider: "openai" }
       parts { text { text: "b" citations { raw_json: "{}" } } origin_provider: "anthropic" } }
-    messages { role: ROLE_TOOL parts { tool_result { tool_call_id: "s1" } } }
     """
     made, notes = WIRE.encoded(spec)
 

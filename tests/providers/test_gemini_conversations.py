@@ -268,7 +268,7 @@ def test_signatures_and_blocks_of_another_provider_stay_at_home_and_are_named():
           parts { tool_call { id: "toolu_1" name: "f" arguments_json: "{}" } origin_provider: "anthropic" }
           parts { tool_call { id: "srv" name: "web" provider_executed: true } origin_provider: "xai" } }
         messages { role: ROLE_TOOL
-          parts { tool_result { tool_call_id: "toolu_1" } } parts { tool_result { tool_call_id: "srv" } } }
+          parts { tool_result { tool_call_id: "toolu_1" } } }
         """
     )
 

@@ -145,7 +145,22 @@ def test_names_and_closeness_are_remarked_on():
           parts { image { data: 'x' mime_type: 'image/png' detail: MEDIA_DETAIL_HIGH } } }
     """)
 
-    assert noted == ["remark messages[0].name", "remark messages[0].parts[0].image.detail"]
+    assert noted == ["remark messages[0].parts[0].image.detail", "remark messages[0].name"]
+
+
+def test_a_result_without_the_tools_name_has_that_of_its_call():
+    body = WIRE.body_of("""
+        messages { role: ROLE_USER parts { text { text: 'go' } } }
+        messages { role: ROLE_ASSISTANT
+          parts { tool_call { id: '0' name: 'f' } } parts { tool_call { id: '1' name: 'g' } } }
+        messages { role: ROLE_TOOL
+          parts { tool_result { tool_call_id: '1' } } parts { tool_result { tool_call_id: '0' name: 'own' } } }
+        messages { role: ROLE_ASSISTANT parts { tool_call { id: '0' name: 'h' } } }
+        messages { role: ROLE_TOOL parts { tool_result { tool_call_id: '0' } } }
+    """)
+
+    results = [message for message in accepted(body)["messages"] if message["role"] == "tool"]
+    assert [result["tool_name"] for result in results] == ["g", "own", "h"]
 
 
 # -- answers go back --------------------------------------------------------------------------------------------------

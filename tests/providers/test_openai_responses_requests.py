@@ -453,11 +453,11 @@ def test_what_another_provider_made_is_not_sent():
     assert request.unsupported == {}
 
 
-def test_a_call_that_another_provider_ran_is_left_out_with_its_result():
+def test_a_call_that_another_provider_ran_is_left_out():
     ran = call("s1")
     ran.tool_call.provider_executed = True
 
-    items = items_of(HI, (ASSISTANT, [ran, text("hello")]), (TOOL, [result(call_id="s1")]), (USER, [text("?")]))
+    items = items_of(HI, (ASSISTANT, [ran, text("hello")]), (USER, [text("?")]))
 
     assert [item["role"] for item in items] == ["user", "assistant", "user"]
 

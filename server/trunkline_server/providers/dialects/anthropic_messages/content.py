@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
 
 from msgspec import Raw
 
 from trunkline.v1 import completion_pb2, message_pb2
 from trunkline_server.errors import LLMBadRequestError, LLMInvalidResponseError
-from trunkline_server.providers.base import FOREIGN, Notes, Target, part_is_foreign
+from trunkline_server.providers.base import Notes, Target
 from trunkline_server.providers.claude import Model, cache_mark
 from trunkline_server.providers.ids import CallIds
 from trunkline_server.providers.jsontext import Reader, dumps, try_loads
+from trunkline_server.providers.parts import Block, Part
 from trunkline_server.providers.tools import arguments_object
 from trunkline_server.providers.turns import Turns
-
-Part = message_pb2.ContentPart
-Block = dict[str, Any] | Raw
 
 #: Features that need a beta header, by what a request holds.
 FILES_BETA = "files-api-2025-04-14"
@@ -29,13 +27,6 @@ _OPAQUE_BETAS = {
     "mcp_tool_use": "mcp-client-2025-11-20",
 }
 
-_TURNS = {
-    message_pb2.ROLE_USER: "user",
-    message_pb2.ROLE_TOOL: "user",
-    message_pb2.ROLE_ASSISTANT: "assistant",
-    message_pb2.ROLE_SYSTEM: "system",
-    message_pb2.ROLE_DEVELOPER: "system",
-}
 #: Documents whose bytes are text. The provider knows one name for all of them.
 _TEXT_DOCUMENTS = re.compile(r"text/.+|application/(json|xml|x-yaml|yaml|javascript|x-sh|.+\+(json|xml))")
 _NOT_ID = re.compile(r"[^A-Za-z0-9_-]")
@@ -43,102 +34,42 @@ _NOT_ID = re.compile(r"[^A-Za-z0-9_-]")
 _object = Reader(dict[str, Raw])
 
 
-class Conversation:
+class Conversation(Turns):
     """Turns messages into the provider's system blocks and turns. What cannot be said goes to the notes."""
 
+    api = "Anthropic"
+
     def __init__(self, spec: completion_pb2.CompletionSpec, target: Target, model: Model, notes: Notes) -> None:
-        self._spec = spec
-        self._target = target
-        self._model = model
-        self._notes = notes
+        super().__init__(spec, target, notes, CallIds(_NOT_ID), system_turns=model.system_turns)
         #: Beta features that the content uses.
         self.betas: set[str] = set()
-        self.system: list[Block] = []
-        self._turns = Turns(notes, is_result=_is_result, is_blank=_is_blank)
-        self._ids = CallIds(_NOT_ID)
-        #: Calls that were left out; their results are left out as well.
-        self._gone: set[str] = set()
 
-    @property
-    def turns(self) -> list[dict[str, Any]]:
-        return self._turns.whole()
+    @staticmethod
+    def is_result(block: Block) -> bool:
+        return not isinstance(block, Raw) and block["type"] == "tool_result"
 
-    def read(self) -> None:
-        """Reads the spec's messages."""
-        leading = True
-        for index, message in enumerate(self._spec.messages):
-            path = f"messages[{index}]"
-            role = _TURNS.get(message.role, "user")
-            if message.HasField("name"):
-                self._notes.dropped(f"{path}.name", "Anthropic's messages have no names of participants")
-            if role == "system":
-                self._instructions(message, path, leading=leading)
-                continue
-            leading = False
-            self._turns.add(role, list(self._blocks(message.parts, f"{path}.parts")), path)
+    @staticmethod
+    def is_blank(block: Block) -> bool:
+        return not isinstance(block, Raw) and block["type"] == "text" and not block["text"].strip()
 
-    def _instructions(self, message: message_pb2.Message, path: str, *, leading: bool) -> None:
-        blocks = []
-        for block, part, at in self._blocks_with_parts(message.parts, f"{path}.parts"):
-            if part.WhichOneof("kind") in ("text", "opaque"):
-                blocks.append(block)
-            else:
-                self._notes.dropped(at, "instructions are text only")
-        blocks = self._turns.without_blanks(blocks)
-        if not blocks:
+    def marked(self, part: Part, path: str) -> Iterator[Block]:
+        block: Block | None = self.part(part, path)
+        if block is None:
             return
-        if leading:
-            self.system.extend(blocks)
-        elif self._model.system_turns:
-            self._turns.add("system", blocks, path)
+        if not part.HasField("cache_control"):
+            yield block
+        elif part.HasField("reasoning"):
+            self._notes.dropped(f"{path}.cache_control", "a cached prefix cannot end with reasoning")
+            yield block
         else:
-            self._notes.altered(
-                path,
-                f"{self._target.model} takes instructions only before the conversation; these are moved there",
-            )
-            self.system.extend(blocks)
+            yield with_mark(block, part.cache_control, f"{path}.cache_control", self._notes)
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
-    def _blocks(self, parts: Iterable[Part], path: str) -> Iterator[Block]:
-        for block, _, _ in self._blocks_with_parts(parts, path):
-            yield block
-
-    def _blocks_with_parts(self, parts: Iterable[Part], path: str) -> Iterator[tuple[Block, Part, str]]:
-        for index, part in enumerate(parts):
-            at = f"{path}[{index}]"
-            kind = part.WhichOneof("kind")
-            block = _PARTS[kind](self, part, at) if kind else None
-            if block is not None:
-                yield (self._marked(block, part, at) if part.HasField("cache_control") else block), part, at
-
-    def _marked(self, block: Block, part: Part, path: str) -> Block:
-        """The block with its cache mark."""
-        kind = part.WhichOneof("kind")
-        if kind == "reasoning":
-            self._notes.dropped(f"{path}.cache_control", "a cached prefix cannot end with reasoning")
-            return block
-        mark = cache_mark("ephemeral", part.cache_control, f"{path}.cache_control", self._notes)
-        if isinstance(block, Raw):
-            return with_members(bytes(block), {"cache_control": mark})
-        block["cache_control"] = mark
-        return block
-
     def _text(self, part: Part, path: str) -> Block | None:
         block: dict[str, Any] = {"type": "text", "text": part.text.text}
-        if part.text.citations:
-            if part_is_foreign(part, self._target):
-                self._notes.foreign_data(f"{path}.text.citations", part.origin_provider)
-                return block
-            sent = [
-                Raw(citation.raw_json.encode()) for citation in part.text.citations if _is_object(citation.raw_json)
-            ]
-            if len(sent) < len(part.text.citations):
-                self._notes.dropped(
-                    f"{path}.text.citations", "a citation goes back only as the provider made it (raw_json)"
-                )
-            if sent:
-                block["citations"] = sent
+        if sent := self.citations(part, path):
+            block["citations"] = sent
         return block
 
     def _image(self, part: Part, path: str) -> Block | None:
@@ -191,33 +122,21 @@ class Conversation:
                 self._notes.dropped(path, "Anthropic fetches https addresses only; send the bytes instead")
                 return None
 
-    def _unheard(self, part: Part, path: str) -> Block | None:
-        self._notes.dropped(path, f"Anthropic takes no {part.WhichOneof('kind')}")
-        return None
-
     def _tool_call(self, part: Part, path: str) -> Block | None:
         call = part.tool_call
-        if call.provider_executed:
-            self._gone.add(call.id)
-            origin = part.origin_provider if part.HasField("origin_provider") else "another provider"
-            self._notes.foreign_data(path, origin)
+        if self.noted_executed(part, path):
             return None
-        block: dict[str, Any] = {"type": "tool_use", "id": self._ids.of(call.id), "name": call.name}
+        block: dict[str, Any] = {"type": "tool_use", "id": self.ids.of(call.id), "name": call.name}
         block["input"] = arguments_object(call, self._spec, path, self._notes)
-        if part.signature:
-            if part_is_foreign(part, self._target):
-                self._notes.foreign_data(f"{path}.signature", part.origin_provider)
-            else:
-                marks = try_loads(part.signature)
-                block.update(marks if isinstance(marks, dict) else {})
+        if part.signature and not self.noted_foreign(part, f"{path}.signature"):
+            marks = try_loads(part.signature)
+            block.update(marks if isinstance(marks, dict) else {})
         return block
 
     def _tool_result(self, part: Part, path: str) -> Block | None:
         result = part.tool_result
-        if result.tool_call_id in self._gone:
-            return None
-        block: dict[str, Any] = {"type": "tool_result", "tool_use_id": self._ids.of(result.tool_call_id)}
-        content = self._turns.without_blanks(list(self._blocks(result.parts, f"{path}.tool_result.parts")))
+        block: dict[str, Any] = {"type": "tool_result", "tool_use_id": self.ids.of(result.tool_call_id)}
+        content = self.without_blanks(list(self.blocks(result.parts, f"{path}.tool_result.parts")))
         if content:
             block["content"] = content
         if result.is_error:
@@ -225,41 +144,36 @@ class Conversation:
         return block
 
     def _reasoning(self, part: Part, path: str) -> Block | None:
-        if part_is_foreign(part, self._target):
-            self._notes.foreign_data(path, part.origin_provider)
+        if self.noted_foreign(part, path):
             return None
         if part.reasoning.HasField("encrypted"):
             return {"type": "redacted_thinking", "data": part.reasoning.encrypted}
         if part.signature:
             return {"type": "thinking", "thinking": part.reasoning.text, "signature": part.signature}
-        # Never a reason to refuse: answers of servers that do not sign must be able to go into the next request.
-        self._notes.foreign.append((FOREIGN, path, "reasoning without a signature is not taken back by Anthropic"))
+        # Servers that imitate the provider do not sign.
+        self.left_out(path, "reasoning without a signature is not taken back by Anthropic")
         return None
 
     def _refusal(self, part: Part, path: str) -> Block | None:
         return {"type": "text", "text": part.refusal.text}
 
     def _opaque(self, part: Part, path: str) -> Block | None:
-        if part_is_foreign(part, self._target):
-            self._notes.foreign_data(path, part.origin_provider)
+        if self.noted_foreign(part, path):
             return None
         if beta := _OPAQUE_BETAS.get(part.opaque.type):
             self.betas.add(beta)
         return with_members(part.opaque.json.encode(), {})
 
-
-_PARTS: Mapping[str, Callable[[Conversation, Part, str], Block | None]] = {
-    "text": Conversation._text,
-    "image": Conversation._image,
-    "audio": Conversation._unheard,
-    "video": Conversation._unheard,
-    "document": Conversation._document,
-    "tool_call": Conversation._tool_call,
-    "tool_result": Conversation._tool_result,
-    "reasoning": Conversation._reasoning,
-    "refusal": Conversation._refusal,
-    "opaque": Conversation._opaque,
-}
+    encoders: ClassVar = {
+        "text": _text,
+        "image": _image,
+        "document": _document,
+        "tool_call": _tool_call,
+        "tool_result": _tool_result,
+        "reasoning": _reasoning,
+        "refusal": _refusal,
+        "opaque": _opaque,
+    }
 
 
 def object_of(text: str) -> dict[str, Any]:
@@ -293,6 +207,12 @@ def with_members(text: bytes, members: Mapping[str, Any]) -> Raw:
     return Raw(text[:start] + dumps(members)[1:-1] + (b"," if known else b"") + text[start:])
 
 
+def with_mark(block: Block, asked: message_pb2.CacheControl, path: str, notes: Notes) -> Block:
+    """The block with the mark that ends a prefix to cache with it."""
+    mark = {"cache_control": cache_mark("ephemeral", asked, path, notes)}
+    return with_members(bytes(block), mark) if isinstance(block, Raw) else {**block, **mark}
+
+
 def provider_tool(tool: completion_pb2.ProviderTool, name: str) -> Raw:
     """A tool that the provider runs: its configuration, with its type and, where it has none, its usual name."""
     config = tool.config_json.strip().encode() or b"{}"
@@ -300,15 +220,3 @@ def provider_tool(tool: completion_pb2.ProviderTool, name: str) -> Raw:
     if name and "name" not in members_of(config):
         members["name"] = name
     return with_members(config, members)
-
-
-def _is_object(text: str) -> bool:
-    return isinstance(try_loads(text), dict)
-
-
-def _is_result(block: Block) -> bool:
-    return not isinstance(block, Raw) and block["type"] == "tool_result"
-
-
-def _is_blank(block: Block) -> bool:
-    return not isinstance(block, Raw) and block["type"] == "text" and not block["text"].strip()

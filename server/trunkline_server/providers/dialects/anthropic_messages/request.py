@@ -11,12 +11,12 @@ from msgspec import Raw
 from trunkline.v1 import completion_pb2, generation_pb2
 from trunkline_server.providers import drafts
 from trunkline_server.providers.base import Notes, Target, UpstreamRequest
-from trunkline_server.providers.claude import Model, cache_mark, model_of, sampling, think, usual_tool
+from trunkline_server.providers.claude import Model, model_of, sampling, think, usual_tool
 from trunkline_server.providers.dialects.anthropic_messages.content import (
     Conversation,
     object_of,
     provider_tool,
-    with_members,
+    with_mark,
 )
 from trunkline_server.providers.jsontext import dumps, embed, merged
 from trunkline_server.providers.parameters import taken
@@ -212,10 +212,7 @@ def _tool(draft: Draft, tool: completion_pb2.Tool, path: str) -> dict[str, Any] 
         if is_strict(function, draft.spec):
             made["strict"] = True
     if tool.HasField("cache_control"):
-        mark = cache_mark("ephemeral", tool.cache_control, f"{path}.cache_control", draft.notes)
-        if isinstance(made, Raw):
-            return with_members(bytes(made), {"cache_control": mark})
-        made["cache_control"] = mark
+        return with_mark(made, tool.cache_control, f"{path}.cache_control", draft.notes)
     return made
 
 

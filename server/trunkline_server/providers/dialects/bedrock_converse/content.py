@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
-
-from msgspec import Raw
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar
 
 from trunkline.v1 import completion_pb2, message_pb2
 from trunkline_server.providers import claude
-from trunkline_server.providers.base import FOREIGN, Notes, Target, part_is_foreign
+from trunkline_server.providers.base import Notes, Target
 from trunkline_server.providers.dialects.bedrock_converse.models import family_of
 from trunkline_server.providers.ids import CallIds
 from trunkline_server.providers.jsontext import embed
+from trunkline_server.providers.parts import Block, Part
 from trunkline_server.providers.tools import arguments_object
 from trunkline_server.providers.turns import Turns
 
-Part = message_pb2.ContentPart
-Block = dict[str, Any] | Raw
-
-_TURNS = {
-    message_pb2.ROLE_USER: "user",
-    message_pb2.ROLE_TOOL: "user",
-    message_pb2.ROLE_ASSISTANT: "assistant",
-    message_pb2.ROLE_SYSTEM: "system",
-    message_pb2.ROLE_DEVELOPER: "system",
-}
 _NOT_ID = re.compile(r"[^A-Za-z0-9_.:-]")
 _ID_CHARS = 64
 
@@ -79,104 +68,57 @@ _BLANKS = re.compile(r"\s+")
 _ENDING = re.compile(r"\.[A-Za-z0-9]{1,5}$")
 
 
-class Conversation:
+class Conversation(Turns):
     """Turns messages into system blocks and turns. What cannot be said goes to the notes."""
 
+    api = "Converse"
+
     def __init__(self, spec: completion_pb2.CompletionSpec, target: Target, notes: Notes) -> None:
-        self._spec = spec
-        self._target = target
         self._family = family_of(target.model)
-        self._notes = notes
-        self._claude = claude.model_of(target.model) if self._family.thinking == "claude" else None
-        self._turns = Turns(notes, is_result=_is_result, is_blank=_is_blank)
-        self._ids = CallIds(_NOT_ID, _ID_CHARS)
+        between = self._family.thinking == "claude" and claude.model_of(target.model).system_turns
+        super().__init__(spec, target, notes, CallIds(_NOT_ID, _ID_CHARS), system_turns=between)
         self._names: set[str] = set()
-        #: Calls that were left out; their results are left out as well.
-        self._gone: set[str] = set()
-        self.system: list[Block] = []
         #: Does it hold calls or results? Then the provider wants to see tools.
         self.calls = False
 
-    @property
-    def turns(self) -> list[dict[str, Any]]:
-        return self._turns.whole()
+    @staticmethod
+    def is_result(block: Block) -> bool:
+        return isinstance(block, dict) and "toolResult" in block
 
-    def read(self) -> None:
-        """Reads the spec's messages."""
-        leading = True
-        for index, message in enumerate(self._spec.messages):
-            path = f"messages[{index}]"
-            role = _TURNS.get(message.role, "user")
-            if message.HasField("name"):
-                self._notes.dropped(f"{path}.name", "Converse has no names of participants")
-            if role == "system":
-                self._instructions(message, path, leading=leading)
-                continue
-            leading = False
-            self._turns.add(role, list(self._blocks(message.parts, f"{path}.parts")), path)
+    @staticmethod
+    def is_blank(block: Block) -> bool:
+        return isinstance(block, dict) and "text" in block and not block["text"].strip()
 
-    def _instructions(self, message: message_pb2.Message, path: str, *, leading: bool) -> None:
-        blocks: list[Block] = []
-        for index, part in enumerate(message.parts):
-            at = f"{path}.parts[{index}]"
-            if part.WhichOneof("kind") in ("text", "opaque"):
-                blocks.extend(self._marked(part, at))
-            else:
-                self._notes.dropped(at, "instructions are text only")
-        blocks = self._turns.without_blanks(blocks)
-        model = self._target.model
-        if not blocks:
+    def instruct(self, blocks: list[Block], path: str, *, leading: bool) -> None:
+        if self._family.system:
+            super().instruct(blocks, path, leading=leading)
             return
-        if not self._family.system:
-            self._notes.altered(path, f"{model} takes no instructions; they are sent as what the user says")
-            self._turns.add("user", blocks, path)
-        elif leading:
-            self.system.extend(blocks)
-        elif self._claude is not None and self._claude.system_turns:
-            self._turns.add("system", blocks, path)
-        else:
-            self._notes.altered(path, f"{model} takes instructions only before the conversation; these are moved there")
-            self.system.extend(blocks)
+        self._notes.altered(path, f"{self._target.model} takes no instructions; they are sent as what the user says")
+        self.add("user", blocks, path)
 
-    # -- parts --------------------------------------------------------------------------------------------------------
-
-    def _blocks(self, parts: Iterable[Part], path: str) -> Iterator[Block]:
-        for index, part in enumerate(parts):
-            yield from self._marked(part, f"{path}[{index}]")
-
-    def _marked(self, part: Part, path: str) -> Iterator[Block]:
-        """The part's block, and the mark that ends a prefix to cache with it."""
-        kind = part.WhichOneof("kind")
-        block = _PARTS[kind](self, part, path) if kind else None
+    def marked(self, part: Part, path: str) -> Iterator[Block]:
+        block: Block | None = self.part(part, path)
         if block is None:
             return
         yield block
         if not part.HasField("cache_control"):
             return
         path = f"{path}.cache_control"
-        if kind == "reasoning":
+        if part.HasField("reasoning"):
             self._notes.dropped(path, "a cached prefix cannot end with reasoning")
         elif not self._target.capabilities.prompt_cache:
             self._notes.dropped(path, f"{self._target.model} caches no prompts")
         else:
             yield {"cachePoint": claude.cache_mark("default", part.cache_control, path, self._notes)}
 
+    # -- parts --------------------------------------------------------------------------------------------------------
+
     def _text(self, part: Part, path: str) -> Block | None:
-        text, citations = part.text.text, part.text.citations
-        if not citations:
-            return {"text": text}
-        if part_is_foreign(part, self._target):
-            self._notes.foreign_data(f"{path}.text.citations", part.origin_provider)
-            return {"text": text}
-        sent = [embed(citation.raw_json) for citation in citations if citation.raw_json.strip().startswith("{")]
-        if len(sent) < len(citations):
-            self._notes.dropped(
-                f"{path}.text.citations", "a citation goes back only as the provider made it (raw_json)"
-            )
+        said: Block = {"text": part.text.text}
+        sent = self.citations(part, path)
         if not sent:
-            return {"text": text}
-        said = {"content": [{"text": text}]} if text else {}
-        return {"citationsContent": {**said, "citations": sent}}
+            return said
+        return {"citationsContent": {**({"content": [said]} if part.text.text else {}), "citations": sent}}
 
     def _image(self, part: Part, path: str) -> Block | None:
         if part.image.detail:
@@ -231,22 +173,17 @@ class Conversation:
 
     def _tool_call(self, part: Part, path: str) -> Block | None:
         call = part.tool_call
-        if call.provider_executed:
-            self._gone.add(call.id)
-            origin = part.origin_provider if part.HasField("origin_provider") else "another provider"
-            self._notes.foreign_data(path, origin)
+        if self.noted_executed(part, path):
             return None
         self.calls = True
         given = arguments_object(call, self._spec, path, self._notes)
-        return {"toolUse": {"toolUseId": self._ids.of(call.id), "name": call.name, "input": given}}
+        return {"toolUse": {"toolUseId": self.ids.of(call.id), "name": call.name, "input": given}}
 
     def _tool_result(self, part: Part, path: str) -> Block | None:
         result = part.tool_result
-        if result.tool_call_id in self._gone:
-            return None
         self.calls = True
-        content = self._turns.without_blanks(list(self._said(result.parts, f"{path}.tool_result.parts")))
-        block: dict[str, Any] = {"toolUseId": self._ids.of(result.tool_call_id), "content": content}
+        content = self.without_blanks(list(self._said(result.parts, f"{path}.tool_result.parts")))
+        block: dict[str, Any] = {"toolUseId": self.ids.of(result.tool_call_id), "content": content}
         if result.is_error:
             block["status"] = "error"
         return {"toolResult": block}
@@ -254,47 +191,44 @@ class Conversation:
     def _said(self, parts: Iterable[Part], path: str) -> Iterator[Block]:
         """The blocks of a result, in which no prefix can end."""
         for index, part in enumerate(parts):
-            kind, at = part.WhichOneof("kind"), f"{path}[{index}]"
+            at = f"{path}[{index}]"
             if part.HasField("cache_control"):
                 self._notes.dropped(f"{at}.cache_control", "a cached prefix can end after a result, not inside of it")
-            block = _PARTS[kind](self, part, at) if kind else None
+            block = self.part(part, at)
             if block is not None:
                 yield block
 
     def _reasoning(self, part: Part, path: str) -> Block | None:
-        if part_is_foreign(part, self._target):
-            self._notes.foreign_data(path, part.origin_provider)
+        if self.noted_foreign(part, path):
             return None
         if part.reasoning.HasField("encrypted"):
             return {"reasoningContent": {"redactedContent": part.reasoning.encrypted}}
         if part.signature:
             return {"reasoningContent": {"reasoningText": {"text": part.reasoning.text, "signature": part.signature}}}
-        # Never a reason to refuse: answers of models that do not sign must be able to go into the next request.
-        self._notes.foreign.append((FOREIGN, path, "reasoning without a signature is not taken back"))
+        # Not all models sign.
+        self.left_out(path, "reasoning without a signature is not taken back")
         return None
 
     def _refusal(self, part: Part, path: str) -> Block | None:
         return {"text": part.refusal.text}
 
     def _opaque(self, part: Part, path: str) -> Block | None:
-        if part_is_foreign(part, self._target):
-            self._notes.foreign_data(path, part.origin_provider)
+        if self.noted_foreign(part, path):
             return None
         return embed(part.opaque.json)
 
-
-_PARTS: Mapping[str, Callable[[Conversation, Part, str], Block | None]] = {
-    "text": Conversation._text,
-    "image": Conversation._image,
-    "audio": Conversation._audio,
-    "video": Conversation._video,
-    "document": Conversation._document,
-    "tool_call": Conversation._tool_call,
-    "tool_result": Conversation._tool_result,
-    "reasoning": Conversation._reasoning,
-    "refusal": Conversation._refusal,
-    "opaque": Conversation._opaque,
-}
+    encoders: ClassVar = {
+        "text": _text,
+        "image": _image,
+        "audio": _audio,
+        "video": _video,
+        "document": _document,
+        "tool_call": _tool_call,
+        "tool_result": _tool_result,
+        "reasoning": _reasoning,
+        "refusal": _refusal,
+        "opaque": _opaque,
+    }
 
 
 def _format(kind: str, media: message_pb2.Media) -> str | None:
@@ -309,11 +243,3 @@ def _format(kind: str, media: message_pb2.Media) -> str | None:
     word = ending.group()[1:].lower() if ending and not mime else ""
     word = {"jpg": "jpeg", "mpg": "mpeg", "3gp": "three_gp", "htm": "html"}.get(word, word)
     return word if word in known.values() else None
-
-
-def _is_result(block: Block) -> bool:
-    return isinstance(block, dict) and "toolResult" in block
-
-
-def _is_blank(block: Block) -> bool:
-    return isinstance(block, dict) and "text" in block and not block["text"].strip()

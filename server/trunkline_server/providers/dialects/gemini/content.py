@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from msgspec import Raw
 
 from trunkline.v1 import completion_pb2, message_pb2
-from trunkline_server.providers.base import FOREIGN, Notes, Target, part_is_foreign
+from trunkline_server.providers.base import Notes, Target, part_is_foreign
 from trunkline_server.providers.dialects.gemini.models import Model
 from trunkline_server.providers.dialects.gemini.response import GROUNDING, URL_CONTEXT
 from trunkline_server.providers.ids import is_made
 from trunkline_server.providers.jsontext import try_loads
+from trunkline_server.providers.parts import Block, Part, Parts
 from trunkline_server.providers.tools import arguments_object
-
-Part = message_pb2.ContentPart
-Wire = dict[str, Any] | Raw
 
 #: Stands for the signature of a call that no model of the provider's made, which it asks for all the same.
 #: See https://ai.google.dev/gemini-api/docs/thought-signatures#faqs
@@ -34,32 +31,30 @@ _RESOLUTIONS = {
     message_pb2.MEDIA_DETAIL_MEDIUM: "MEDIA_RESOLUTION_MEDIUM",
     message_pb2.MEDIA_DETAIL_HIGH: "MEDIA_RESOLUTION_HIGH",
 }
+#: What an answer says of its sources has no place in a request.
+_SOURCES = "Gemini does not take back what it said of its sources"
 _READS = {"image": "images", "document": "documents", "audio": "audio", "video": "images"}
 
 
-class Conversation:
+class Conversation(Parts):
     """Turns messages into the provider's contents. What cannot be said goes to the notes."""
 
     def __init__(
         self, spec: completion_pb2.CompletionSpec, target: Target, model: Model, notes: Notes, *, names_files: bool
     ) -> None:
-        self._spec = spec
-        self._target = target
+        super().__init__(spec, target, notes)
         self._model = model
-        self._notes = notes
         self._names_files = names_files
-        self.instructions: list[Wire] = []
+        self.instructions: list[Block] = []
         self.contents: list[dict[str, Any]] = []
         #: Name and id on the wire of each call by its id.
         self._calls: dict[str, tuple[str, str]] = {}
-        #: Calls that were left out; their results are left out as well.
-        self._gone: set[str] = set()
         #: The first message of the turn that is going on: what the user said last, and after it.
         self._turn = max(
             (index for index, message in enumerate(spec.messages) if message.role == message_pb2.ROLE_USER), default=-1
         )
         #: Pictures and files in the answers of tools, which stand beside them at models that want them there.
-        self._beside: list[Wire] = []
+        self._beside: list[Block] = []
 
     def read(self) -> None:
         """Reads the spec's messages."""
@@ -69,7 +64,7 @@ class Conversation:
             if message.HasField("name"):
                 self._notes.dropped(f"{path}.name", "Gemini's messages have no names of participants")
             role = _ROLES.get(message.role, "user")
-            parts = self._parts(message, index, path)
+            parts = self._said(message, index, path)
             if not role:
                 self._instruct(parts, path)
             elif parts:
@@ -80,7 +75,7 @@ class Conversation:
                     self.contents.append({"role": role, "parts": parts})
                 before = message.role
 
-    def _instruct(self, parts: list[Wire], path: str) -> None:
+    def _instruct(self, parts: list[Block], path: str) -> None:
         if not parts:
             return
         if self._model.instructions:
@@ -94,13 +89,13 @@ class Conversation:
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
-    def _parts(self, message: message_pb2.Message, index: int, path: str) -> list[Wire]:
-        made: list[Wire] = []
+    def _said(self, message: message_pb2.Message, index: int, path: str) -> list[Block]:
+        made: list[Block] = []
         unsigned = self._model.signed_calls and index > self._turn
         for place, part in enumerate(message.parts):
             at = f"{path}.parts[{place}]"
             kind = part.WhichOneof("kind")
-            wire = _PARTS[kind](self, part, at) if kind else None
+            wire: Block | None = self.part(part, at)
             if wire is None:
                 continue
             if isinstance(wire, dict):
@@ -116,33 +111,28 @@ class Conversation:
         return _without_blanks(made)
 
     def _sign(self, wire: dict[str, Any], part: Part, path: str) -> None:
-        if not part.signature:
-            return
-        if part_is_foreign(part, self._target):
-            self._notes.foreign_data(f"{path}.signature", part.origin_provider)
-        else:
+        if part.signature and not self.noted_foreign(part, f"{path}.signature"):
             wire["thoughtSignature"] = part.signature
 
-    def _text(self, part: Part, path: str) -> Wire | None:
+    def _text(self, part: Part, path: str) -> Block | None:
         if part.text.citations:
-            self._stays(f"{path}.text.citations")
+            self.left_out(f"{path}.text.citations", _SOURCES)
         return {"text": part.text.text}
 
-    def _refusal(self, part: Part, path: str) -> Wire | None:
+    def _refusal(self, part: Part, path: str) -> Block | None:
         return {"text": part.refusal.text}
 
-    def _reasoning(self, part: Part, path: str) -> Wire | None:
-        if part_is_foreign(part, self._target):
-            self._notes.foreign_data(path, part.origin_provider)
+    def _reasoning(self, part: Part, path: str) -> Block | None:
+        if self.noted_foreign(part, path):
             return None
         if part.reasoning.HasField("encrypted"):
-            self._notes.foreign.append((FOREIGN, path, "Gemini has no encrypted reasoning"))
+            self.left_out(path, "Gemini has no encrypted reasoning")
             return None
         # A signature may be all that there is.
         said = {"text": part.reasoning.text} if part.reasoning.text or not part.signature else {}
         return {**said, "thought": True}
 
-    def _media(self, part: Part, path: str) -> Wire | None:
+    def _media(self, part: Part, path: str) -> Block | None:
         kind = part.WhichOneof("kind") or ""
         media = getattr(part, kind)
         if not getattr(self._target.capabilities, _READS[kind]):
@@ -170,11 +160,9 @@ class Conversation:
             blob["displayName"] = media.filename
         return {name: blob}
 
-    def _tool_call(self, part: Part, path: str) -> Wire | None:
+    def _tool_call(self, part: Part, path: str) -> Block | None:
         call = part.tool_call
-        if call.provider_executed:
-            self._gone.add(call.id)
-            self._notes.foreign_data(path, part.origin_provider or "another provider")
+        if self.noted_executed(part, path):
             return None
         # An id that the gateway made, or another provider, is none that the model has seen.
         known = "" if is_made(call.id) or part_is_foreign(part, self._target) else call.id
@@ -184,13 +172,11 @@ class Conversation:
             wire["id"] = known
         return {"functionCall": wire}
 
-    def _tool_result(self, part: Part, path: str) -> Wire | None:
+    def _tool_result(self, part: Part, path: str) -> Block | None:
         result = part.tool_result
-        if result.tool_call_id in self._gone:
-            return None
         name, known = self._calls.get(result.tool_call_id, (result.name, ""))
         texts: list[str] = []
-        media: list[Wire] = []
+        media: list[Block] = []
         for index, inner in enumerate(result.parts):
             kind = inner.WhichOneof("kind")
             at = f"{path}.tool_result.parts[{index}]"
@@ -213,32 +199,26 @@ class Conversation:
             self._beside.extend(media)
         return {"functionResponse": wire}
 
-    def _opaque(self, part: Part, path: str) -> Wire | None:
-        if part_is_foreign(part, self._target):
-            self._notes.foreign_data(path, part.origin_provider)
+    def _opaque(self, part: Part, path: str) -> Block | None:
+        if self.noted_foreign(part, path):
             return None
         if part.opaque.type in (GROUNDING, URL_CONTEXT):
-            self._stays(path)
+            self.left_out(path, _SOURCES)
             return None
         return Raw(part.opaque.json.encode())
 
-    def _stays(self, path: str) -> None:
-        """What an answer says of its sources has no place in a request: never a reason to refuse."""
-        self._notes.foreign.append((FOREIGN, path, "Gemini does not take back what it said of its sources"))
-
-
-_PARTS: Mapping[str, Callable[[Conversation, Part, str], Wire | None]] = {
-    "text": Conversation._text,
-    "image": Conversation._media,
-    "audio": Conversation._media,
-    "video": Conversation._media,
-    "document": Conversation._media,
-    "tool_call": Conversation._tool_call,
-    "tool_result": Conversation._tool_result,
-    "reasoning": Conversation._reasoning,
-    "refusal": Conversation._refusal,
-    "opaque": Conversation._opaque,
-}
+    encoders: ClassVar = {
+        "text": _text,
+        "image": _media,
+        "audio": _media,
+        "video": _media,
+        "document": _media,
+        "tool_call": _tool_call,
+        "tool_result": _tool_result,
+        "reasoning": _reasoning,
+        "refusal": _refusal,
+        "opaque": _opaque,
+    }
 
 
 def _response(texts: list[str], *, is_error: bool) -> Any:
@@ -251,7 +231,7 @@ def _response(texts: list[str], *, is_error: bool) -> Any:
     return value if isinstance(value, Raw) else {"output": value} if texts else {}
 
 
-def _without_blanks(parts: list[Wire]) -> list[Wire]:
+def _without_blanks(parts: list[Block]) -> list[Block]:
     """Leaves out empty texts wherever something else is said too."""
     said = [part for part in parts if not (isinstance(part, dict) and part == {"text": ""})]
     return said or parts

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 from msgspec import Raw
 
 from trunkline.v1 import completion_pb2, message_pb2
-from trunkline_server.providers.base import FOREIGN, Notes, Target, part_is_foreign
+from trunkline_server.providers.base import Notes, Target, part_is_foreign
 from trunkline_server.providers.dialects.openai_responses.items import PIECE
 from trunkline_server.providers.dialects.openai_responses.quirks import Quirks
 from trunkline_server.providers.jsontext import embed, try_loads
-from trunkline_server.providers.media import address_of, base64_of, text_of
+from trunkline_server.providers.media import address_of, text_of
+from trunkline_server.providers.parts import Part, Parts
 from trunkline_server.providers.results import ELSEWHERE, Held
 from trunkline_server.providers.tools import arguments_of
-from trunkline_server.providers.vocabulary import DETAILS, sound_of
 
-ContentPart = message_pb2.ContentPart
 Wire = dict[str, Any]
 
 _ROLES: Mapping[int, str] = {
@@ -33,14 +32,12 @@ _TTLS: Mapping[int, str] = {
 }
 
 
-class Conversation:
+class Conversation(Parts):
     """Turns messages into items. What cannot be said goes to the notes."""
 
     def __init__(self, spec: completion_pb2.CompletionSpec, target: Target, quirks: Quirks, notes: Notes) -> None:
-        self._spec = spec
-        self._target = target
+        super().__init__(spec, target, notes)
         self._quirks = quirks
-        self._notes = notes
         self.instructions: str | None = None
         self.items: list[Wire | Raw] = []
         #: Do sealed thoughts go back?
@@ -51,8 +48,6 @@ class Conversation:
         self._custom = {name for tool in spec.tools if (name := custom_name_of(tool))}
         self._custom_calls: set[str] = set()
         self._calls: set[str] = set()
-        #: Calls that were left out; their results are left out as well.
-        self._gone: set[str] = set()
 
     def read(self) -> None:
         """Reads the spec's messages."""
@@ -62,8 +57,7 @@ class Conversation:
             if index < start:
                 continue
             path = f"messages[{index}]"
-            if message.HasField("name") and message.name:
-                self._notes.remark(f"{path}.name", f"{self._target.origin} takes no name of a participant")
+            self.nameless(message, path)
             if message.role == message_pb2.ROLE_TOOL:
                 for at, part in enumerate(message.parts):
                     self._result(part.tool_result, f"{path}.parts[{at}].tool_result", held)
@@ -120,60 +114,42 @@ class Conversation:
         if content:
             self.items.append({"role": role, "content": _plain(content, "input_text") or content})
 
-    def part(self, part: ContentPart, path: str) -> Wire | Raw | None:
+    def part(self, part: Part, path: str) -> Wire | Raw | None:
         """A piece of a message that the model reads."""
-        kind = part.WhichOneof("kind") or ""
-        encode = _PARTS.get(kind)
-        if encode is None:
-            return self.dropped(path, f"no {kind or 'such part'} here")
-        made = encode(self, part, path)
+        made: Wire | Raw | None = super().part(part, path)
         if isinstance(made, dict) and self._is_marked(part):
             made["prompt_cache_breakpoint"] = self._mark(part.cache_control)
         return made
 
-    def _is_marked(self, part: ContentPart) -> bool:
+    def _is_marked(self, part: Part) -> bool:
         return self._quirks.cache_marks and part.HasField("cache_control")
 
     def _mark(self, mark: message_pb2.CacheControl) -> Wire:
         ttl = _TTLS.get(mark.ttl)
         return {"mode": "explicit", "ttl": ttl} if ttl else {"mode": "explicit"}
 
-    def _text(self, part: ContentPart, path: str) -> Wire:
+    def _text(self, part: Part, path: str) -> Wire:
         return {"type": "input_text", "text": part.text.text}
 
-    def _refusal(self, part: ContentPart, path: str) -> Wire:
+    def _refusal(self, part: Part, path: str) -> Wire:
         return {"type": "input_text", "text": part.refusal.text}
 
-    def _image(self, part: ContentPart, path: str) -> Wire | None:
+    def _image(self, part: Part, path: str) -> Wire | None:
         if not self._target.capabilities.images:
-            return self.dropped(path, "no pictures")
+            return self.untaken(path, "no pictures")
         media = part.image
-        image: Wire = {"type": "input_image"}
-        detail = DETAILS.get(media.detail)
-        if detail:
-            image["detail"] = detail
-        if media.detail == message_pb2.MEDIA_DETAIL_MEDIUM:
-            self._notes.remark(f"{path}.image.detail", "sent as 'auto': there is nothing between low and high")
+        image: Wire = {"type": "input_image", **self.detail(media, path)}
         url = address_of(media)
         return {**image, "file_id": media.file_id} if url is None else {**image, "image_url": url}
 
-    def _audio(self, part: ContentPart, path: str) -> Wire | None:
-        media = part.audio
-        if not self._target.capabilities.audio:
-            return self.dropped(path, "no sound")
-        if media.WhichOneof("source") != "data":
-            return self.dropped(f"{path}.audio", "sound only as bytes")
-        sound = {"data": base64_of(media.data), "format": sound_of(media.mime_type)}
-        return {"type": "input_audio", "input_audio": sound}
-
-    def _document(self, part: ContentPart, path: str) -> Wire | None:
+    def _document(self, part: Part, path: str) -> Wire | None:
         media = part.document
         source = media.WhichOneof("source")
         if not self._target.capabilities.documents:
             if source == "data" and media.mime_type.startswith("text/"):
                 self._notes.remark(f"{path}.document", "sent as text")
                 return {"type": "input_text", "text": text_of(media)}
-            return self.dropped(path, "no documents")
+            return self.untaken(path, "no documents")
         file: Wire = {"type": "input_file"}
         if media.filename:
             file["filename"] = media.filename
@@ -183,33 +159,34 @@ class Conversation:
             return {**file, "file_id": media.file_id}
         return {**file, "file_url" if source == "uri" else "file_data": address_of(media)}
 
-    def _piece(self, part: ContentPart, path: str) -> Raw | None:
+    def _piece(self, part: Part, path: str) -> Raw | None:
         """A piece of a message that the contract does not model."""
-        if part_is_foreign(part, self._target):
-            self._notes.foreign_data(path, part.origin_provider)
+        if self.noted_foreign(part, path):
             return None
         return embed(part.opaque.json)
 
-    def opaque(self, part: ContentPart, path: str) -> bool:
+    def opaque(self, part: Part, path: str) -> bool:
         """An item that the contract does not model goes back as it came."""
-        if part_is_foreign(part, self._target):
-            self._notes.foreign_data(path, part.origin_provider)
+        if self.noted_foreign(part, path):
             return False
         self.items.append(embed(part.opaque.json))
         return True
 
-    def dropped(self, path: str, what: str) -> Wire | None:
-        self._notes.dropped(path, f"{self._target.model!r} at {self._target.origin} takes {what}")
-        return None
+    encoders: ClassVar = {
+        "text": _text,
+        "refusal": _refusal,
+        "image": _image,
+        "audio": Parts.input_audio,
+        "document": _document,
+        "opaque": _piece,
+    }
 
     # -- tools --------------------------------------------------------------------------------------------------------
 
-    def called(self, part: ContentPart, path: str, marks: Wire, item_id: str) -> bool:
+    def called(self, part: Part, path: str, marks: Wire, item_id: str) -> bool:
         """A call of an earlier turn."""
         call = part.tool_call
-        if call.provider_executed:
-            self._gone.add(call.id)
-            self._notes.foreign_data(path, part.origin_provider or self._target.origin)
+        if self.noted_executed(part, path):
             return False
         self._calls.add(call.id)
         kind = marks.pop("type", None) or ("custom_tool_call" if call.name in self._custom else "function_call")
@@ -225,13 +202,8 @@ class Conversation:
         return True
 
     def _result(self, result: message_pb2.ToolResult, path: str, held: Held) -> None:
-        if result.tool_call_id in self._gone:
-            return
-        if result.is_error:
-            self._notes.remark(f"{path}.is_error", "the text alone tells the model that the tool failed")
-        parts = [
-            made for at, part in enumerate(result.parts) if (made := self.part(part, f"{path}.parts[{at}]")) is not None
-        ]
+        self.failed_in_words(result, path)
+        parts = list(self.parts(result.parts, f"{path}.parts"))
         output: Any = parts
         if not parts:
             output = ""
@@ -254,15 +226,14 @@ class Conversation:
 
     # -- thoughts -----------------------------------------------------------------------------------------------------
 
-    def thought(self, parts: list[ContentPart], path: str) -> bool:
+    def thought(self, parts: list[Part], path: str) -> bool:
         """An item of thoughts. It goes back sealed, or by its id where the response is kept, else there is no use."""
         first = parts[0]
-        if part_is_foreign(first, self._target):
-            self._notes.foreign_data(path, first.origin_provider)
+        if self.noted_foreign(first, path):
             return False
         sealed = next((part.reasoning.encrypted for part in parts if part.reasoning.HasField("encrypted")), "")
         if not sealed and not self._quirks.plain_thoughts and not (first.item_id and self._kept):
-            self._leave_out(path, "thoughts go back sealed, or by their id where the response was kept")
+            self.left_out(path, "thoughts go back sealed, or by their id where the response was kept")
             return False
         item: Wire = {"type": "reasoning"}
         if first.item_id:
@@ -285,15 +256,11 @@ class Conversation:
         self.items.append(item)
         return True
 
-    def _leave_out(self, path: str, why: str) -> None:
-        # Never a reason to refuse: what a server says must be able to go into the next request.
-        self._notes.foreign.append((FOREIGN, path, why))
-
     def _open_ended(self, path: str) -> None:
         """Takes back thoughts at the end of a turn that say nothing: alone they are refused."""
         while self.items and isinstance(self.items[-1], dict) and self.items[-1].get("type") == "reasoning":
             self.items.pop()
-            self._leave_out(path, "thoughts that nothing of the model's follows are not taken back")
+            self.left_out(path, "thoughts that nothing of the model's follows are not taken back")
 
 
 class _Turn:
@@ -302,16 +269,15 @@ class _Turn:
     def __init__(self, conversation: Conversation, path: str) -> None:
         self._conversation = conversation
         self._target = conversation._target
-        self._notes = conversation._notes
         self._path = path
         #: May items be named by their ids? Not after thoughts were left out: the provider misses what belongs to them.
         self._named = True
         #: What is gathered: the kind of item, its id, its parts.
         self._kind = ""
         self._id = ""
-        self._parts: list[tuple[ContentPart, str]] = []
+        self._parts: list[tuple[Part, str]] = []
 
-    def read(self, parts: Iterable[ContentPart]) -> None:
+    def read(self, parts: Iterable[Part]) -> None:
         for at, part in enumerate(parts):
             path = f"{self._path}.parts[{at}]"
             kind = part.WhichOneof("kind") or ""
@@ -342,7 +308,7 @@ class _Turn:
             self._message(parts)
         self._kind = ""
 
-    def _alone(self, part: ContentPart, kind: str, path: str) -> None:
+    def _alone(self, part: Part, kind: str, path: str) -> None:
         if kind == "tool_call":
             marks = self._marks(part, path)
             named = self._named and not part_is_foreign(part, self._target)
@@ -350,15 +316,13 @@ class _Turn:
         elif kind == "opaque":
             self._conversation.opaque(part, path)
         else:
-            self._conversation.dropped(path, "no media in a turn of the assistant")
+            self._conversation.untaken(path, "no media in a turn of the assistant")
 
-    def _marks(self, part: ContentPart, path: str) -> Wire:
-        if part.HasField("signature") and part_is_foreign(part, self._target):
-            self._notes.foreign_data(f"{path}.signature", part.origin_provider)
-            return {}
-        return marks_of(part)
+    def _marks(self, part: Part, path: str) -> Wire:
+        foreign = part.HasField("signature") and self._conversation.noted_foreign(part, f"{path}.signature")
+        return {} if foreign else marks_of(part)
 
-    def _message(self, parts: list[tuple[ContentPart, str]]) -> None:
+    def _message(self, parts: list[tuple[Part, str]]) -> None:
         content: list[Wire | Raw] = []
         marks: Wire = {}
         for part, path in parts:
@@ -380,7 +344,7 @@ class _Turn:
             message = {"role": "assistant", "content": content if text is None else text}
         self._conversation.items.append({**message, **marks})
 
-    def _said(self, part: ContentPart, path: str) -> Wire | Raw | None:
+    def _said(self, part: Part, path: str) -> Wire | Raw | None:
         kind = part.WhichOneof("kind")
         if kind == "refusal":
             return {"type": "refusal", "refusal": part.refusal.text}
@@ -389,28 +353,9 @@ class _Turn:
         if kind == "audio":
             return {"type": "output_text", "text": part.audio.transcript}
         made: Wire = {"type": "output_text", "text": part.text.text}
-        if part.text.citations:
-            if part_is_foreign(part, self._target):
-                self._notes.foreign_data(f"{path}.text.citations", part.origin_provider)
-                return made
-            sent = [c.raw_json for c in part.text.citations if isinstance(try_loads(c.raw_json or "0"), dict)]
-            if len(sent) < len(part.text.citations):
-                self._notes.dropped(
-                    f"{path}.text.citations", "a citation goes back only as the provider made it (raw_json)"
-                )
-            if sent:
-                made["annotations"] = [embed(text) for text in sent]
+        if sent := self._conversation.citations(part, path):
+            made["annotations"] = sent
         return made
-
-
-_PARTS: Mapping[str, Callable[[Conversation, ContentPart, str], Wire | Raw | None]] = {
-    "text": Conversation._text,
-    "refusal": Conversation._refusal,
-    "image": Conversation._image,
-    "audio": Conversation._audio,
-    "document": Conversation._document,
-    "opaque": Conversation._piece,
-}
 
 
 def custom_name_of(tool: completion_pb2.Tool) -> str:
@@ -422,13 +367,13 @@ def custom_name_of(tool: completion_pb2.Tool) -> str:
     return name if isinstance(name, str) else ""
 
 
-def marks_of(part: ContentPart) -> Wire:
+def marks_of(part: Part) -> Wire:
     """Members of the item that the provider wants back with it, as `Items` kept them."""
     marks = try_loads(part.signature) if part.signature else None
     return dict(marks) if isinstance(marks, dict) else {}
 
 
-def _is_said(part: ContentPart, kind: str) -> bool:
+def _is_said(part: Part, kind: str) -> bool:
     """Is the part a piece of a message?"""
     if kind == "opaque":
         return part.opaque.type.startswith(PIECE)
