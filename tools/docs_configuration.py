@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, ByteSize, SecretStr
 from pydantic.fields import FieldInfo
 from tools.docs_tables import code, table
 
@@ -24,6 +24,7 @@ _WORDS: Mapping[Any, str] = {
     int: "integer",
     float: "number",
     Path: "path",
+    ByteSize: "size",
     Any: "value",
 }
 
@@ -131,6 +132,8 @@ def _words(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         return "time"
     if origin in (Union, types.UnionType):
         return _words(next(one for one in inner if one is not type(None)), metadata)
+    if annotation is ByteSize:
+        return f"size, at least {_size(least)}" if (least := _least(metadata)) else "size"
     if origin is Literal:
         return " or ".join(code(str(one)) for one in inner)
     if origin is tuple:
@@ -150,8 +153,12 @@ def _flat(metadata: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(part for one in metadata for part in (one.metadata if isinstance(one, FieldInfo) else (one,)))
 
 
+def _least(metadata: Sequence[Any]) -> Any:
+    return next((one.ge for one in metadata if isinstance(one, annotated_types.Ge)), None)
+
+
 def _range(metadata: Sequence[Any]) -> str:
-    least = next((one.ge for one in metadata if isinstance(one, annotated_types.Ge)), None)
+    least = _least(metadata)
     most = next((one.le for one in metadata if isinstance(one, annotated_types.Le)), None)
     if least is None:
         return ""
@@ -170,5 +177,18 @@ def _default(field: FieldInfo) -> str:
         return "empty"
     if isinstance(value, bool):
         return code(str(value).lower())
+    if isinstance(value, tuple):
+        return ", ".join(code(str(one)) for one in value)
+    if isinstance(value, ByteSize):
+        return code(_size(value))
     # The only numbers with a fraction are times.
-    return code(f"{value:g}s" if isinstance(value, float) else str(value))
+    return code(_time(value) if isinstance(value, float) else str(value))
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 86_400:g}d" if seconds and seconds % 86_400 == 0 else f"{seconds:g}s"
+
+
+def _size(size: int) -> str:
+    unit = next(i for i in (9, 6, 3, 0) if size >= 10**i)
+    return f"{size / 10**unit:g}{ {9: 'GB', 6: 'MB', 3: 'KB', 0: 'B'}[unit] }"

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
+    ByteSize,
     ConfigDict,
     Field,
     SecretStr,
@@ -26,9 +30,9 @@ from pydantic import (
     model_validator,
 )
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 class ConfigError(Exception):
@@ -37,9 +41,9 @@ class ConfigError(Exception):
 
 def _seconds(value: object) -> object:
     if isinstance(value, str):
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|)\s*", value)
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)\s*", value)
         if match is None:
-            raise ValueError('write a number of seconds, or a number with ms, s, m or h, e.g. "30s"')
+            raise ValueError('write a number of seconds, or a number with ms, s, m, h or d, e.g. "30s"')
         return float(match[1]) * _UNITS[match[2]]
     return value
 
@@ -55,6 +59,28 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _referred(data: Mapping[str, Any], name: str) -> str | None:
+    """What NAME_env or NAME_file leads to; None if neither is set. Raises ValueError."""
+    env, file = data.get(f"{name}_env"), data.get(f"{name}_file")
+    if env and file:
+        raise ValueError(f"set {name}_env or {name}_file, not both")
+    if isinstance(env, str):
+        value = os.environ.get(env, "").strip()
+        if not value:
+            raise ValueError(f"the environment variable {env} ({name}_env) is not set")
+        return value
+    if not file:
+        return None
+    try:
+        value = Path(file).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise ValueError(f"cannot read {file} ({name}_file): {reason}") from None
+    if not value:
+        raise ValueError(f"{file} ({name}_file) is empty")
+    return value
 
 
 class KeyReference(_Strict):
@@ -74,22 +100,7 @@ class KeyReference(_Strict):
             return data
         if "api_key" in data:
             raise ValueError("write no secret in the configuration: name it with api_key_env or api_key_file")
-        env, file = data.get("api_key_env"), data.get("api_key_file")
-        if env and file:
-            raise ValueError("set api_key_env or api_key_file, not both")
-        key = None
-        if isinstance(env, str):
-            key = os.environ.get(env, "").strip()
-            if not key:
-                raise ValueError(f"the environment variable {env} (api_key_env) is not set")
-        elif file:
-            try:
-                key = Path(file).read_text().strip()
-            except (OSError, UnicodeDecodeError) as error:
-                reason = error.strerror if isinstance(error, OSError) else "it is not text"
-                raise ValueError(f"cannot read {file} (api_key_file): {reason}") from None
-            if not key:
-                raise ValueError(f"{file} (api_key_file) is empty")
+        key = _referred(data, "api_key")
         if key is not None and (not key.isascii() or not key.isprintable()):
             raise ValueError("the key holds characters that cannot be sent in a header")
         return {**data, "api_key": key} if key is not None else data
@@ -263,6 +274,96 @@ class LogSettings(_Strict):
     format: Literal["json", "text"] = "json"
 
 
+class TraceBackend(_Strict):
+    """Where records of calls go: the URL as text, or one of these."""
+
+    #: `sqlite:`, `postgresql://HOST/DATABASE` ...; one with a password is named by one of the other two.
+    url: str | None = None
+    #: Name of an environment variable that holds the URL.
+    url_env: str | None = None
+    #: Path of a file that holds nothing but the URL.
+    url_file: Path | None = None
+    #: What was read; never written in the configuration.
+    read: SecretStr | None = Field(default=None, exclude=True, repr=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, data: Any) -> Any:
+        if isinstance(data, str):
+            data = {"url": data}
+        if not isinstance(data, dict):
+            return data
+        if len(data) == 1 and None in data.values():
+            # YAML reads a bare `sqlite:` as a mapping.
+            data = {"url": f"{next(iter(data))}:"}
+        if "read" in data:
+            raise ValueError("no such setting: read")
+        url = data.get("url")
+        read = _referred(data, "url")
+        if (url is None) == (read is None):
+            raise ValueError("set one of url, url_env and url_file")
+        if isinstance(url, str) and _WITH_PASSWORD.search(url):
+            raise ValueError("write no password in the configuration: name the URL with url_env or url_file")
+        return {**data, "read": url if read is None else read}
+
+    @property
+    def address(self) -> str:
+        """The URL, with its password."""
+        return self.read.get_secret_value() if self.read is not None else ""
+
+    def __str__(self) -> str:
+        return self.url or f"{self.url_env or self.url_file}"
+
+
+_WITH_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@|[?&](?:password|passwd|token)=", re.IGNORECASE)
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{text!r} is not a regular expression: {error}") from None
+    return text
+
+
+def _off(value: object) -> object:
+    """YAML reads off as false."""
+    return "off" if value is False else value
+
+
+class TraceSettings(_Strict):
+    """The records of calls. Short forms: a URL, a list of URLs, or `off`."""
+
+    #: Where records go; the first that can be read answers reads. Empty: nothing is recorded.
+    backends: tuple[TraceBackend, ...] = (TraceBackend(url="sqlite:"),)
+    #: What a record keeps of a call that does not ask for it itself: everything, nothing that was said, or nothing but
+    #: that there was a call.
+    capture: Annotated[Literal["full", "no_content", "off"], BeforeValidator(_off)] = "full"
+    #: How long backends keep records. Absent: for ever.
+    keep: Annotated[float, BeforeValidator(_seconds), Field(ge=60)] | None = 30 * 86_400.0
+    #: Size of a backend beyond which its oldest records go. Absent: none.
+    max_bytes: Annotated[ByteSize, Field(ge=1_000_000)] | None = None
+    #: Size of what waits on disk for backends; beyond it the oldest records go, and are counted.
+    spool_bytes: Annotated[ByteSize, Field(ge=1_000_000)] = ByteSize(1_000_000_000)
+    #: Most bytes that are kept of one body; of a whole record, four times as many.
+    body_bytes: Annotated[ByteSize, Field(ge=1_000, le=100_000_000)] = ByteSize(1_000_000)
+    #: Regular expressions; what they match in a record is masked, beside the keys that the server knows.
+    redact: tuple[Annotated[str, AfterValidator(_pattern)], ...] = ()
+
+
+def _traces(value: object) -> object:
+    if isinstance(value, str) and value[:1] in {"[", "{"}:  # from the environment
+        with suppress(ValueError):
+            value = json.loads(value)
+    if value is False or value in ("off", ""):
+        return {"backends": ()}
+    if isinstance(value, str):
+        return {"backends": (value,)}
+    if isinstance(value, list | tuple):
+        return {"backends": value}
+    return value
+
+
 _FILE: ContextVar[Mapping[str, Any] | None] = ContextVar("configuration file", default=None)
 
 
@@ -273,7 +374,11 @@ class _FileSource(PydanticBaseSettingsSource):
         return (_FILE.get() or {}).get(field_name), field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        return dict(_FILE.get() or {})
+        data = dict(_FILE.get() or {})
+        if "traces" in data:
+            # Settings of the environment are merged into the long form.
+            data["traces"] = _traces(data["traces"])
+        return data
 
 
 class Settings(BaseSettings):
@@ -317,6 +422,11 @@ class Settings(BaseSettings):
     metrics: MetricsSettings | None = None
     #: Logs on standard error.
     log: LogSettings = LogSettings()
+    #: Where the server keeps what outlives it: the spool of records, and the records of `sqlite:`. Default:
+    #: `$XDG_STATE_HOME/trunkline`, or `~/.local/state/trunkline`.
+    state_dir: Path | None = None
+    #: The records of calls.
+    traces: Annotated[TraceSettings, NoDecode, BeforeValidator(_traces)] = TraceSettings()
     #: Callers may ask for the provider's own bodies.
     allow_raw: bool = True
 

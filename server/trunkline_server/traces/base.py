@@ -114,7 +114,9 @@ class Reader(Protocol):
 
 
 class Backend(Protocol):
-    """What a URL stands for. Made from it without connecting; raises BackendError for a URL that is wrong."""
+    """What a URL stands for. Made as `Class(url, state_dir)`, without connecting; raises BackendError for a URL that is
+    wrong, and ImportError where its driver is not installed.
+    """
 
     #: Name in answers, logs and metrics, without credentials, e.g. "postgresql".
     name: str
