@@ -24,7 +24,7 @@ from trunkline_server.rpc.checks import (
     within,
 )
 from trunkline_server.rpc.findings import Findings
-from trunkline_server.traces.matching import words
+from trunkline_server.traces.columns import words
 
 MAX_PAGE = 1000
 MAX_LABELS = 8

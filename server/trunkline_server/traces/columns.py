@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from trunkline.v1 import completion_pb2
 from trunkline.v1alpha import trace_pb2
 
 Trace = trace_pb2.Trace
@@ -95,10 +95,23 @@ def row(trace: Trace) -> Row:
 def basic(payload: bytes) -> Trace:
     """The trace without what was said, from its serialized form."""
     trace = Trace.FromString(payload)
-    request = trace.WhichOneof("request")
+    clear_content(trace)
+    return trace
+
+
+#: Fields of a spec that hold what was said. Options of providers are merged into the body last and can hold anything.
+CONTENT: Mapping[str, tuple[str, ...]] = {
+    "completion_spec": ("messages", "extra_system_text", "provider_options_json"),
+    "embedding_spec": ("inputs", "provider_options_json"),
+}
+
+
+def clear_content(trace: Trace) -> None:
+    """Takes what was said out of a trace."""
+    request, response = trace.WhichOneof("request"), trace.WhichOneof("response")
     if request is not None:
-        clear_content(getattr(trace, request))
-    response = trace.WhichOneof("response")
+        for name in CONTENT[request]:
+            getattr(trace, request).ClearField(name)
     if response == "completion":
         trace.completion.ClearField("choices")
         trace.completion.ClearField("raw")
@@ -107,20 +120,6 @@ def basic(payload: bytes) -> Trace:
     for attempt in trace.attempts:
         attempt.ClearField("request")
         attempt.ClearField("response")
-    return trace
-
-
-#: Fields of a spec that hold what was said. Options of providers are merged into the body last and can hold anything.
-CONTENT: Mapping[str, tuple[str, ...]] = {
-    "CompletionSpec": ("messages", "extra_system_text", "provider_options_json"),
-    "EmbeddingSpec": ("inputs", "provider_options_json"),
-}
-
-
-def clear_content(spec: completion_pb2.CompletionSpec | trace_pb2.Trace) -> None:
-    """Takes what was said out of a spec."""
-    for name in CONTENT[spec.DESCRIPTOR.name]:
-        spec.ClearField(name)  # type: ignore[arg-type]  # the table names fields of its message
 
 
 def trace_id(trace: Trace) -> str:
@@ -138,7 +137,9 @@ def micros(duration: Duration) -> int:
 
 
 def words(text: str) -> list[str]:
-    """The words of an error's message, in lower case: letters and digits that stand together."""
+    """The words that a search knows: letters and digits that stand together, without case and accents."""
+    if not text.isascii():
+        text = "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
     return re.findall(r"[^\W_]+", text.lower())
 
 

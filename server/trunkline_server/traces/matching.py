@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from trunkline.v1alpha import trace_pb2, trace_service_pb2
+from trunkline_server.traces.columns import clear_content, words
 
 Trace: TypeAlias = trace_pb2.Trace
 
@@ -19,29 +18,11 @@ def matches(which: trace_service_pb2.TraceFilter, trace: Trace) -> bool:
     return all(_CHECKS[field.name](value, trace) for field, value in which.ListFields())
 
 
-def words(text: str) -> frozenset[str]:
-    """The words that a search knows: runs of letters and digits, without case and accents."""
-    plain = "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
-    return frozenset(re.findall(r"[^\W_]+", plain))
-
-
 def without_content(trace: Trace) -> Trace:
     """A copy that holds nothing of what was said."""
     kept = Trace()
     kept.CopyFrom(trace)
-    if kept.WhichOneof("request") == "completion_spec":
-        kept.completion_spec.ClearField("messages")
-        kept.completion_spec.ClearField("extra_system_text")
-    elif kept.WhichOneof("request") == "embedding_spec":
-        kept.embedding_spec.ClearField("inputs")
-    if kept.WhichOneof("response") == "completion":
-        kept.completion.ClearField("choices")
-        kept.completion.ClearField("raw")
-    elif kept.WhichOneof("response") == "embeddings":
-        kept.embeddings.ClearField("embeddings")
-    for attempt in kept.attempts:
-        attempt.ClearField("request")
-        attempt.ClearField("response")
+    clear_content(kept)
     return kept
 
 
@@ -72,6 +53,6 @@ _CHECKS: dict[str, Callable[[Any, Trace], bool]] = {
     "min_duration": lambda least, trace: (
         trace.timing.HasField("total") and _nanoseconds(trace.timing.total) >= _nanoseconds(least)
     ),
-    "error_text": lambda text, trace: words(text) <= words(trace.status.message),
+    "error_text": lambda text, trace: set(words(text)) <= set(words(trace.status.message)),
     "method": lambda method, trace: trace.method == method,
 }

@@ -57,33 +57,54 @@ class _Walk:
     in_order: bool = True
 
 
+_BY_TIME = _Walk("traces t", "1", ())
 _LABELS = "labels l CROSS JOIN traces t ON t.start_us = l.start_us AND t.key = l.key"
 _ERRORS = f"errors e CROSS JOIN traces t ON t.start_us = e.rowid >> {SHIFT} AND t.key = e.key"
 
 
 def found(connection: sqlite3.Connection, wanted: Wanted) -> list[tuple[int, Key]]:
     """(start_us, key) of the page, in its order."""
-    if wanted.conditions.words == ():
-        return []
-    walks = list(_walks(wanted.conditions)) or [[_Walk("traces t", "1", ())]]
-    fewest, best = min(((_count(connection, walk, wanted), walk) for walk in walks), key=lambda one: one[0])
-    if fewest > LOOK and not all(walk.in_order for walk in best):
-        # Every condition is met by many: the first ones are not far in the order of time.
-        best = [_Walk("traces t", "1", ())]
     keys: set[tuple[int, Key]] = set()
-    for walk in best:
+    for walk in _shortest(connection, wanted):
         keys.update(_walked(connection, walk, wanted))
     ordered = sorted(keys, key=_order, reverse=not wanted.oldest_first)
     return ordered[: wanted.size]
+
+
+def totals(connection: sqlite3.Connection, asked: Conditions, span_us: int) -> list[tuple[Any, ...]]:
+    """Rows of base.Total."""
+    wanted = Wanted(asked, None, LOOK, oldest_first=True)
+    walks = _shortest(connection, wanted)
+    # What two walks have in common would count twice.
+    walk = walks[0] if len(walks) == 1 else _BY_TIME
+    where = _Clause([walk.condition], list(walk.values))
+    _add_time(where, walk, wanted)
+    _add_all(where, asked, walk)
+    return connection.execute(
+        f"SELECT t.start_us / ?1 * ?1 AS span, t.provider, t.model, count(*), sum(t.code <> 0), "  # noqa: S608  # ours
+        "coalesce(sum(t.input_tokens), 0), coalesce(sum(t.output_tokens), 0), coalesce(sum(t.cost_nano_usd), 0) "
+        f"FROM {walk.source} WHERE {where.text} GROUP BY span, t.provider, t.model ORDER BY span, t.provider, t.model",
+        (span_us, *where.values),
+    ).fetchall()
+
+
+def _shortest(connection: sqlite3.Connection, wanted: Wanted) -> list[_Walk]:
+    """The way with the fewest entries."""
+    walks = list(_walks(wanted.conditions)) or [[_BY_TIME]]
+    fewest, best = min(((_count(connection, walk, wanted), walk) for walk in walks), key=lambda one: one[0])
+    if fewest > LOOK and not all(walk.in_order for walk in best):
+        # Every condition is met by many: the first ones are not far in the order of time.
+        return [_BY_TIME]
+    return best
 
 
 def _walks(asked: Conditions) -> Iterator[list[_Walk]]:
     """Ways to the page, each along one index, or along two whose traces are put together. The most exact ones first:
     of ways that are equally long the first is taken.
     """
-    if asked.words is not None:
+    if asked.words:
         yield [_Walk(_ERRORS, "errors MATCH ?", (_phrases(asked.words),), of="e")]
-    for label in (asked.labels or {}).items():
+    for label in asked.labels.items():
         yield [_Walk(_LABELS, "l.name = ? AND l.value = ?", label, of="l")]
     statuses = list(_statuses(asked))
     if asked.provider:
@@ -185,14 +206,14 @@ def _add_all(where: _Clause, asked: Conditions, walk: _Walk) -> None:
         where.add("+t.cost_nano_usd >= ?", asked.min_cost_nano_usd)
     if asked.min_duration_us is not None:
         where.add("+t.duration_us >= ?", asked.min_duration_us)
-    for name, value in (asked.labels or {}).items():
+    for name, value in asked.labels.items():
         where.add(
             "EXISTS (SELECT 1 FROM labels m WHERE m.name = ? AND m.value = ? AND m.start_us = t.start_us "
             "AND m.key = t.key)",
             name,
             value,
         )
-    if asked.words is not None and walk.of != "e":
+    if asked.words and walk.of != "e":
         where.add("+t.error IN (SELECT rowid FROM errors WHERE errors MATCH ?)", _phrases(asked.words))
 
 

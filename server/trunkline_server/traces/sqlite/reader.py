@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -13,9 +13,9 @@ from typing import TypeVar
 import zstandard
 
 from trunkline.v1alpha import trace_pb2, trace_service_pb2
-from trunkline_server.traces.base import Page, Position
+from trunkline_server.traces.base import Page, Position, Total
 from trunkline_server.traces.filters import conditions
-from trunkline_server.traces.sqlite.queries import Wanted, found
+from trunkline_server.traces.sqlite.queries import Wanted, found, totals
 from trunkline_server.traces.sqlite.schema import connect, key_of, telling, transaction
 from trunkline_server.traces.sqlite.sink import delete
 
@@ -78,6 +78,10 @@ class SqliteReader:
             return Page(traces, more=len(keys) > size)
 
         return await self._run(read, Page((), more=False))
+
+    async def totals(self, which: trace_service_pb2.TraceFilter, *, span_us: int) -> Sequence[Total]:
+        asked = conditions(which)
+        return await self._run(lambda connection: [Total(*row) for row in totals(connection, asked, span_us)], [])
 
     async def delete(self, trace_id: str) -> bool:
         def write(connection: sqlite3.Connection) -> bool:
