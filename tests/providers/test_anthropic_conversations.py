@@ -7,16 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
-from pydantic import TypeAdapter
+from tests.providers import official
 from tests.providers.anthropic_specs import DIALECT, TOOLS, USER, body_of, encoded, paths, spec_of, target_of
 
 from trunkline.v1 import completion_pb2
 from trunkline_server.providers.assembly import Assembly
 from trunkline_server.providers.base import Notes
-
-_BODY: TypeAdapter[Any] = TypeAdapter(MessageCreateParamsNonStreaming)
-
 
 CONVERSATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "instructions stand apart": (
@@ -307,15 +303,6 @@ def test_a_part_that_cannot_be_sent_is_named(part: str, path: str):
     assert paths(notes) == [path]
 
 
-def exhausted(value: Any) -> Any:
-    """Walks a validated body to its ends: lists are validated as they are read."""
-    if isinstance(value, dict):
-        return {key: exhausted(inner) for key, inner in value.items()}
-    if isinstance(value, str | bytes | int | float | type(None)):
-        return value
-    return [exhausted(inner) for inner in value]
-
-
 def bodies() -> Iterator[bytes]:
     for text, _ in CONVERSATIONS.values():
         yield encoded(text)[0].body
@@ -328,6 +315,4 @@ def bodies() -> Iterator[bytes]:
 
 def test_the_official_client_would_send_such_bodies_too():
     for body in bodies():
-        sent = json.loads(body)
-
-        assert exhausted(_BODY.validate_json(body)) == sent
+        official.anthropic(json.loads(body))
