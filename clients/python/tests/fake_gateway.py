@@ -93,14 +93,15 @@ class Asked:
 class FakeGateway(CompletionServiceServicer, ModelServiceServicer, TraceServiceServicer):
     """Serves on a free port of the loopback. `answers` are used up in turn; the last one stays."""
 
-    def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
+    def __init__(self, credentials: grpc.ServerCredentials | None = None, *, traces_too: bool = True) -> None:
         self.answers: deque[Answer] = deque()
         self.calls: list[Asked] = []
         self._pool = ThreadPoolExecutor(32)
         self._server = grpc.server(self._pool, options=[("grpc.max_receive_message_length", 32 << 20)])
         add_CompletionServiceServicer_to_server(self, self._server)
         add_ModelServiceServicer_to_server(self, self._server)
-        add_TraceServiceServicer_to_server(self, self._server)
+        if traces_too:
+            add_TraceServiceServicer_to_server(self, self._server)
         health: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(self._check_health)
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": health}),)

@@ -7,12 +7,11 @@ import re
 import select
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import grpc
 import pytest
+from command_line import TRUNKLINE, ask, environment, run, started
 from fake_gateway import PATIENCE, Failure, FakeGateway, Silence, hello, hello_events, numbered
 from google.protobuf.json_format import Parse
 from google.rpc import error_details_pb2 as rpc
@@ -42,30 +41,7 @@ from trunkline.v1.model_service_pb2 import (
 pytest.importorskip("typer")
 pytest.importorskip("rich")
 
-SCRIPT = Path(sys.executable).with_name("trunkline")
-TRUNKLINE = [str(SCRIPT)] if SCRIPT.exists() else [sys.executable, "-m", "trunkline.cli"]
 Code = grpc.StatusCode
-
-
-def environment(**changes: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("TRUNKLINE_")}
-    return {**kept, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "xterm", **changes}
-
-
-def run(*arguments: str, stdin: str = "", env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*TRUNKLINE, *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-        env=environment(**(env or {})),
-    )
-
-
-def ask(gateway: FakeGateway, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return run("--address", gateway.address, *arguments, stdin=stdin, env={"TRUNKLINE_MODEL": "fake/echo"})
 
 
 def test_help_says_what_there_is() -> None:
@@ -299,17 +275,6 @@ def test_health_is_asked_over_the_wire(gateway: FakeGateway, service: str, exit_
 
     assert (done.returncode, done.stdout) == (exit_code, shown)
     assert ("has no service 'no.such'" in done.stderr) is (service == "no.such")
-
-
-def started(gateway: FakeGateway, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*TRUNKLINE, "--address", gateway.address, *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(TRUNKLINE_MODEL="fake/echo", PYTHONUNBUFFERED="1"),
-    )
 
 
 def test_interrupting_an_answer_cancels_the_call_and_exits_with_130(gateway: FakeGateway) -> None:

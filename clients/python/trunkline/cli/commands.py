@@ -1,7 +1,6 @@
-"""The commands: complete, chat, models, health."""
+"""The commands: complete, chat, models, health, and the group traces."""
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,10 +9,11 @@ from google.protobuf.json_format import MessageToJson
 from rich.console import Console
 from rich.table import Table
 
-from trunkline import Client, CompletionStream, NotFound, Tls, __version__, system, text_of, user
+from trunkline import CompletionStream, NotFound, Tls, __version__, system, text_of, user
 from trunkline.channel import DEFAULT_ADDRESS, LOOKUP_TIMEOUT
-from trunkline.cli import problems
+from trunkline.cli import problems, traces
 from trunkline.cli.chat import Chat
+from trunkline.cli.connection import Connection
 from trunkline.spec import SpecOptions
 from trunkline.v1.completion_pb2 import FINISH_REASON_LENGTH, Completion
 from trunkline.v1.message_pb2 import Message
@@ -31,24 +31,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """The options that all commands share."""
-
-    address: str
-    api_key: str | None
-    tls: bool | Tls | None
-    timeout: float | None
-
-    def client(self) -> Client:
-        """Ends the command where the options cannot work: an address, a key, a file that is not there."""
-        try:
-            return Client(self.address, api_key=self.api_key, tls=self.tls, connections=1)
-        except (ValueError, OSError) as error:
-            problems.errors.print(f"error: {error}", style="red")
-            raise typer.Exit(problems.USAGE) from None
+app.add_typer(traces.app, name="traces")
 
 
 def _print_version(wanted: bool) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import typer
@@ -36,6 +36,9 @@ EXIT_CODES = (
     (INTERRUPTED, "interrupted"),
 )
 
+#: Advice by the class of an error; {address} is filled in.
+Advice = Mapping[type[TrunklineError], str]
+
 # Soft wrapping: a message is one line, however wide the terminal is.
 errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
@@ -63,9 +66,10 @@ _ADVICE: tuple[tuple[type[TrunklineError], int, str, str], ...] = (
 )
 
 
-def tell(error: TrunklineError, address: str) -> int:
-    """Writes the error to stderr; returns the exit code for it."""
+def tell(error: TrunklineError, address: str, instead: Advice | None = None) -> int:
+    """Writes the error to stderr; returns the exit code for it. `instead`: what a command advises by itself."""
     code, said, advice = next(row[1:] for row in _ADVICE if isinstance(error, row[0]))
+    advice = next((words for kind, words in (instead or {}).items() if isinstance(error, kind)), advice)
     if isinstance(error, Unreachable):
         said, advice = _unreachable(error, said)
     name = f"{error.reason}: " if error.reason else ""
@@ -104,12 +108,12 @@ def _unreachable(error: Unreachable, said: str) -> tuple[str, str]:
 
 
 @contextmanager
-def told(address: str) -> Iterator[None]:
+def told(address: str, instead: Advice | None = None) -> Iterator[None]:
     """Ends the command with a line on stderr and an exit code, whatever happens inside."""
     try:
         yield
     except TrunklineError as error:
-        raise typer.Exit(tell(error, address)) from None
+        raise typer.Exit(tell(error, address, instead)) from None
     except BrokenPipeError:
         # Whoever read the output has enough. Python would complain once more when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
