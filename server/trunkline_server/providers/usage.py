@@ -22,8 +22,12 @@ def usage_from(
         return None
     if total is None:
         counts["total_tokens"] = added(total_in, out)
-    reported = {name: count for name, count in counts.items() if count is not None}
-    return completion_pb2.Usage(source=source, raw_json=text_of(raw), **reported)
+    usage = completion_pb2.Usage(source=source, raw_json=text_of(raw))
+    # Half the cost of arguments by name.
+    for name, count in counts.items():
+        if count is not None:
+            setattr(usage, name, count)
+    return usage
 
 
 def counted(value: Count) -> int | None:

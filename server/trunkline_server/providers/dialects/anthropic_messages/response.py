@@ -15,10 +15,12 @@ from msgspec import Raw, Struct
 
 from trunkline.v1 import completion_pb2, message_pb2
 from trunkline_server.errors import LLMInvalidResponseError
+from trunkline_server.providers.answers import finish_untold, open_opaque, words
 from trunkline_server.providers.assembly import Assembly, Part
 from trunkline_server.providers.base import ListedModel
 from trunkline_server.providers.dialects.anthropic_messages.errors import error_in_answer
 from trunkline_server.providers.jsontext import Reader, dumps, loads, text_of, unreadable
+from trunkline_server.providers.usage import Count, added, counted, usage_from
 
 ContentPart = message_pb2.ContentPart
 
@@ -79,15 +81,15 @@ class _ToolUse(Struct):
 
 
 class _OutputDetails(Struct):
-    thinking_tokens: int | None = None
+    thinking_tokens: Count = None
 
 
 class _Usage(Struct):
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    cache_creation: dict[str, int | None] | None = None
+    input_tokens: Count = None
+    output_tokens: Count = None
+    cache_read_input_tokens: Count = None
+    cache_creation_input_tokens: Count = None
+    cache_creation: dict[str, Count] | None = None
     output_tokens_details: _OutputDetails | None = None
     service_tier: str | None = None
 
@@ -150,8 +152,8 @@ def decode(body: bytes, assembly: Assembly) -> None:
 def begin(message: Message, assembly: Assembly) -> None:
     """Takes what a message says of itself before its content."""
     assembly.touch(0)
-    assembly.response_id = printable(message.id) or assembly.response_id
-    assembly.model = printable(message.model) or assembly.model
+    assembly.response_id = words(message.id) or assembly.response_id
+    assembly.model = words(message.model) or assembly.model
 
 
 def pour_all(blocks: list[Raw] | tuple[()], assembly: Assembly) -> None:
@@ -168,18 +170,16 @@ def finish(assembly: Assembly, reason: str | None, stop_sequence: str | None) ->
     """Ends the answer for the provider's reason; without one, its content tells. Raises LLMEmptyResponseError."""
     if reason is not None:
         known = FINISH.get(reason, completion_pb2.FINISH_REASON_OTHER)
-        assembly.finish(0, known, reason, None if stop_sequence is None else printable(stop_sequence))
+        assembly.finish(0, known, reason, None if stop_sequence is None else words(stop_sequence))
         return
-    assembly.require_content()
-    calls = assembly.has_tool_calls(0)
-    assembly.finish(0, completion_pb2.FINISH_REASON_TOOL_CALLS if calls else completion_pb2.FINISH_REASON_STOP)
+    finish_untold(assembly)
 
 
 # -- blocks -----------------------------------------------------------------------------------------------------------
 
 
 def type_of(block: bytes) -> str:
-    return printable(_head.read(block).type)
+    return words(_head.read(block).type)
 
 
 def pour(block: bytes, kind: str, assembly: Assembly, key: Hashable) -> tuple[Part, str]:
@@ -192,10 +192,7 @@ def pour(block: bytes, kind: str, assembly: Assembly, key: Hashable) -> tuple[Pa
 
 def pour_opaque(block: bytes, assembly: Assembly, key: Hashable) -> tuple[Part, str]:
     """A block that the contract does not model, which must be whole."""
-    part = ContentPart()
-    part.opaque.type = type_of(block)
-    part.opaque.json = block.decode("utf-8", "replace")
-    return assembly.open(0, key, part), ""
+    return open_opaque(assembly, 0, key, type_of(block), block), ""
 
 
 def _pour_text(block: bytes, assembly: Assembly, key: Hashable) -> tuple[Part, str]:
@@ -230,8 +227,8 @@ def _pour_redacted(block: bytes, assembly: Assembly, key: Hashable) -> tuple[Par
 def _pour_tool_use(block: bytes, assembly: Assembly, key: Hashable) -> tuple[Part, str]:
     read = _tool_use.read(block)
     part = ContentPart()
-    part.tool_call.id = printable(read.id)
-    part.tool_call.name = printable(read.name)
+    part.tool_call.id = words(read.id)
+    part.tool_call.name = words(read.name)
     opened = assembly.open(0, key, part)
     opened.signature(_marks(read))
     return opened, text_of(read.input)
@@ -261,11 +258,6 @@ def _marks(block: _ToolUse) -> str:
     return dumps(marks).decode("utf-8", "replace") if marks else ""
 
 
-def printable(text: str | None) -> str:
-    """An id, name or title; half characters have no place in one."""
-    return (text or "").encode("utf-8", "replace").decode("utf-8")
-
-
 def citation_of(raw: bytes) -> message_pb2.Citation:
     """A citation of any location type. Its own object rides along verbatim."""
     citation = message_pb2.Citation(raw_json=raw.decode("utf-8", "replace"))
@@ -274,14 +266,14 @@ def citation_of(raw: bytes) -> message_pb2.Citation:
     except LLMInvalidResponseError:
         # Of a kind that is not known yet: it can still be sent back.
         return citation
-    citation.title = printable(read.title or read.document_title)
-    citation.cited_text = printable(read.cited_text)
+    citation.title = words(read.title or read.document_title)
+    citation.cited_text = words(read.cited_text)
     if read.document_index is not None and 0 <= read.document_index <= _MOST:
         citation.document_index = read.document_index
     elif read.url or read.source:
-        citation.uri = printable(read.url or read.source)
+        citation.uri = words(read.url or read.source)
     elif read.file_id:
-        citation.file_id = printable(read.file_id)
+        citation.file_id = words(read.file_id)
     return citation
 
 
@@ -295,32 +287,24 @@ def usage_of(
     data = bytes(raw)
     if not data.startswith(b"{"):
         return None
-    usage = completion_pb2.Usage(source=source, raw_json=data.decode("utf-8", "replace"))
     try:
         read = _usage.read(data)
     except LLMInvalidResponseError:
-        return usage, ""
-    written = _known(read.cache_creation_input_tokens)
+        read = _Usage()
+    written = counted(read.cache_creation_input_tokens)
     if written is None and read.cache_creation:
-        written = _known(sum(count or 0 for count in read.cache_creation.values()))
-    cached = _known(read.cache_read_input_tokens)
-    fresh, out = _known(read.input_tokens), _known(read.output_tokens)
-    if cached is not None:
-        usage.cache_read_input_tokens = cached
-    if written is not None:
-        usage.cache_write_input_tokens = written
-    total_in = _known(None if fresh is None else fresh + (cached or 0) + (written or 0))
-    if total_in is not None:
-        usage.input_tokens = total_in
-    if out is not None:
-        usage.output_tokens = out
-    total = _known(None if total_in is None or out is None else total_in + out)
-    if total is not None:
-        usage.total_tokens = total
-    thought = _known(read.output_tokens_details.thinking_tokens if read.output_tokens_details else None)
-    if thought is not None:
-        usage.reasoning_tokens = thought
-    return usage, printable(read.service_tier)
+        written = counted(sum(count or 0 for count in read.cache_creation.values()))
+    cached, fresh = counted(read.cache_read_input_tokens), counted(read.input_tokens)
+    counts = {
+        "input_tokens": added(added(fresh, cached or 0), written or 0),
+        "output_tokens": counted(read.output_tokens),
+        "total_tokens": None,
+        "cache_read_input_tokens": cached,
+        "cache_write_input_tokens": written,
+        "reasoning_tokens": counted(read.output_tokens_details.thinking_tokens if read.output_tokens_details else None),
+    }
+    usage = usage_from(Raw(data), source, counts)
+    return usage or completion_pb2.Usage(source=source, raw_json=text_of(Raw(data))), words(read.service_tier)
 
 
 def merged_usage(first: bytes, later: bytes) -> bytes:
@@ -332,10 +316,6 @@ def merged_usage(first: bytes, later: bytes) -> bytes:
     known = _members.read(first)
     news = {name: value for name, value in _members.read(later).items() if text_of(value)}
     return written({**known, **news})
-
-
-def _known(count: int | None) -> int | None:
-    return count if count is not None and 0 <= count <= _MOST else None
 
 
 # -- the smaller answers ----------------------------------------------------------------------------------------------
@@ -354,11 +334,11 @@ def decode_models(body: bytes) -> list[ListedModel]:
         raise error_in_answer(body)
     return [
         ListedModel(
-            id=printable(model.id),
-            display_name=printable(model.display_name),
+            id=words(model.id),
+            display_name=words(model.display_name),
             created=_unix(model.created_at),
-            context_window_tokens=_known(model.max_input_tokens),
-            max_output_tokens=_known(model.max_tokens),
+            context_window_tokens=counted(model.max_input_tokens),
+            max_output_tokens=counted(model.max_tokens),
         )
         for model in _models.read(body).data
     ]
@@ -382,4 +362,4 @@ def written(members: Mapping[str, Any]) -> bytes:
     try:
         return dumps(members)
     except UnicodeEncodeError:
-        return dumps({printable(name): value for name, value in members.items()})
+        return dumps({words(name): value for name, value in members.items()})

@@ -14,6 +14,7 @@ from msgspec import Raw, Struct
 
 from trunkline.v1 import completion_pb2, message_pb2
 from trunkline_server.errors import LLMInvalidResponseError
+from trunkline_server.providers.answers import finish_untold, open_opaque, words
 from trunkline_server.providers.assembly import Assembly, Part
 from trunkline_server.providers.base import ListedModel
 from trunkline_server.providers.dialects.bedrock_converse.errors import error_in_answer, is_error
@@ -156,16 +157,14 @@ def finish(assembly: Assembly, reason: str | None, more: Raw) -> None:
         known = FINISH.get(reason, completion_pb2.FINISH_REASON_OTHER)
         assembly.finish(0, known, reason, _stop_sequence(more))
         return
-    assembly.require_content()
-    calls = assembly.has_tool_calls(0)
-    assembly.finish(0, completion_pb2.FINISH_REASON_TOOL_CALLS if calls else completion_pb2.FINISH_REASON_STOP)
+    finish_untold(assembly)
 
 
 def _stop_sequence(more: Raw) -> str | None:
     """The stop sequence that matched, which those get who ask for it."""
     found = loads(bytes(more)) if text_of(more) else None
     matched = found.get("stop_sequence") if isinstance(found, dict) else None
-    return printable(matched) if isinstance(matched, str) else None
+    return words(matched) if isinstance(matched, str) else None
 
 
 # -- blocks -----------------------------------------------------------------------------------------------------------
@@ -254,23 +253,20 @@ def open_reasoning(assembly: Assembly, key: Hashable, *, redacted: bool = False)
 
 def open_call(call: ToolUse, assembly: Assembly, key: Hashable) -> Part:
     part = ContentPart()
-    part.tool_call.id = printable(call.tool_use_id)
-    part.tool_call.name = printable(call.name)
+    part.tool_call.id = words(call.tool_use_id)
+    part.tool_call.name = words(call.name)
     return assembly.open(0, key, part)
 
 
 def open_image(form: str | None, assembly: Assembly, key: Hashable) -> Part:
     part = ContentPart()
-    part.image.mime_type = f"image/{printable(form) or 'png'}"
+    part.image.mime_type = f"image/{words(form) or 'png'}"
     return assembly.open(0, key, part)
 
 
 def pour_opaque(block: bytes, assembly: Assembly, key: Hashable) -> None:
     """A block that the contract does not model, which must be whole."""
-    part = ContentPart()
-    part.opaque.type = _type_of(loads(block))
-    part.opaque.json = block.decode("utf-8", "replace")
-    assembly.open(0, key, part).close()
+    open_opaque(assembly, 0, key, _type_of(loads(block)), block).close()
 
 
 def _type_of(block: Any) -> str:
@@ -279,7 +275,7 @@ def _type_of(block: Any) -> str:
         return ""
     name, value = next(iter(block.items()))
     kind = value.get("type") if isinstance(value, dict) else None
-    return printable(kind if isinstance(kind, str) and kind else name)
+    return words(kind if isinstance(kind, str) and kind else name)
 
 
 def citation_of(raw: bytes) -> message_pb2.Citation:
@@ -290,19 +286,14 @@ def citation_of(raw: bytes) -> message_pb2.Citation:
     except LLMInvalidResponseError:
         # Of a kind that is not known yet: it can still be sent back.
         return citation
-    citation.title = printable(read.title)
-    citation.cited_text = printable("".join(said.text or "" for said in read.source_content or ()))
+    citation.title = words(read.title)
+    citation.cited_text = words("".join(said.text or "" for said in read.source_content or ()))
     place = next(iter((read.location or {}).values()), _Place())
     if place.document_index is not None and 0 <= place.document_index <= _MOST:
         citation.document_index = place.document_index
     elif place.url or read.source:
-        citation.uri = printable(place.url or read.source)
+        citation.uri = words(place.url or read.source)
     return citation
-
-
-def printable(text: str | None) -> str:
-    """An id, name or title; half characters have no place in one."""
-    return (text or "").encode("utf-8", "replace").decode("utf-8")
 
 
 # -- usage ------------------------------------------------------------------------------------------------------------
@@ -313,7 +304,7 @@ def take_usage(raw: Raw, tier: Tier | None, assembly: Assembly) -> None:
     if usage is not None:
         assembly.set_usage(usage)
     if tier is not None:
-        assembly.service_tier = printable(tier.type) or assembly.service_tier
+        assembly.service_tier = words(tier.type) or assembly.service_tier
 
 
 def usage_of(raw: Raw) -> completion_pb2.Usage | None:
@@ -384,4 +375,4 @@ def _can_be_called(row: dict[str, Any]) -> bool:
 def _listed(row: dict[str, Any], ids: tuple[str, ...], title: str) -> ListedModel:
     found = next((row[name] for name in ids if isinstance(row.get(name), str)), "")
     name = row.get(title)
-    return ListedModel(id=printable(found), display_name=printable(name if isinstance(name, str) else ""))
+    return ListedModel(id=words(found), display_name=words(name if isinstance(name, str) else ""))

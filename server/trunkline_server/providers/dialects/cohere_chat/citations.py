@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from trunkline.v1 import message_pb2
+from trunkline_server.providers.answers import cite
 from trunkline_server.providers.assembly import clean
 from trunkline_server.providers.dialects.cohere_chat import wire
 
@@ -34,9 +35,7 @@ def citations_of(citation: wire.Citation, raw: str) -> Iterator[message_pb2.Cita
     """The passage and one source each. All hold the same verbatim citation, which goes back once."""
     for source in citation.sources or [None]:
         made = message_pb2.Citation(raw_json=raw)
-        start, end = citation.start, citation.end
-        if start is not None and end is not None and 0 <= start < end < 2**31:
-            made.start_index, made.end_index = start, end
+        cite(made, citation.start, citation.end)
         if isinstance(source, dict):
             _name(source, made)
         yield made

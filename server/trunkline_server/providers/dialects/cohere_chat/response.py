@@ -8,6 +8,7 @@ from msgspec import Raw
 
 from trunkline.v1 import completion_pb2, message_pb2
 from trunkline_server.errors import LLMEmptyResponseError
+from trunkline_server.providers.answers import open_opaque
 from trunkline_server.providers.assembly import Assembly, Part, clean
 from trunkline_server.providers.classify import error_of
 from trunkline_server.providers.dialects.cohere_chat import wire
@@ -123,8 +124,7 @@ class Reading:
             self._flowing = None
 
     def _opaque(self, key: object, kind: str, json: bytes) -> None:
-        block = message_pb2.OpaqueBlock(type=clean(kind), json=json.decode("utf-8", "replace"))
-        self._assembly.open(0, key, ContentPart(opaque=block)).close()
+        open_opaque(self._assembly, 0, key, kind, json).close()
 
     # -- tool calls ---------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from msgspec import Raw
 from trunkline.v1 import message_pb2
 from trunkline_server.providers.assembly import Part, clean
 from trunkline_server.providers.dialects.gemini import wire
-from trunkline_server.providers.jsontext import dumps
+from trunkline_server.providers.jsontext import dumps, text_of
 
 _NOWHERE = wire.Source()
 
@@ -95,7 +95,7 @@ def recited(raws: Sequence[Raw], passages: Passages) -> Iterator[tuple[Part, mes
             told.add(bytes(each))
             source = wire.CITATION.read(bytes(each))
             citation = message_pb2.Citation(
-                title=clean(source.title or ""), uri=clean(source.uri or ""), raw_json=_text(each)
+                title=clean(source.title or ""), uri=clean(source.uri or ""), raw_json=text_of(each)
             )
             found = passages.find(source.start_index, source.end_index)
             if found is not None:
@@ -113,7 +113,3 @@ def _citation(chunk: Raw, support: Raw | None = None) -> message_pb2.Citation:
         uri=clean(source.uri or ""),
         raw_json=dumps(raw).decode("utf-8", "replace"),
     )
-
-
-def _text(raw: Raw) -> str:
-    return bytes(raw).decode("utf-8", "replace")

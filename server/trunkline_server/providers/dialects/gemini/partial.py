@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import re
 
-from msgspec import Raw
-
 from trunkline_server.errors import LLMInvalidResponseError
 from trunkline_server.providers.dialects.gemini.wire import PartialArg
-from trunkline_server.providers.jsontext import dumps, present
+from trunkline_server.providers.jsontext import dumps, present, text_of
 
 #: Deepest nesting of arguments.
 MAX_DEPTH = 200
@@ -143,14 +141,10 @@ def _inside(text: str) -> str:
 
 def _value(piece: PartialArg) -> str:
     if present(piece.number_value):
-        return _text(piece.number_value)
+        return text_of(piece.number_value)
     if piece.bool_value is not None:
         return "true" if piece.bool_value else "false"
     return "null"
-
-
-def _text(raw: Raw) -> str:
-    return bytes(raw).decode("utf-8", "replace")
 
 
 def _out_of_order() -> LLMInvalidResponseError:

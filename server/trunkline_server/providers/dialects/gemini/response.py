@@ -9,6 +9,7 @@ from msgspec import Raw
 
 from trunkline.v1 import completion_pb2, message_pb2
 from trunkline_server.errors import LLMInvalidResponseError
+from trunkline_server.providers.answers import by_content, last_open, open_opaque
 from trunkline_server.providers.assembly import Assembly, Part, clean
 from trunkline_server.providers.dialects.gemini import citations, wire
 from trunkline_server.providers.dialects.gemini.errors import blocked, error_in_answer
@@ -153,9 +154,8 @@ class Reading:
         if said is None:
             return completion_pb2.FINISH_REASON_UNSPECIFIED, ""
         reason = FINISH_REASONS.get(said, completion_pb2.FINISH_REASON_OTHER)
-        if reason == completion_pb2.FINISH_REASON_STOP and self._assembly.has_tool_calls(index):
-            # The provider has no own word for it.
-            reason = completion_pb2.FINISH_REASON_TOOL_CALLS
+        if reason == completion_pb2.FINISH_REASON_STOP:
+            reason = by_content(self._assembly, index, reason)
         return reason, str(said)
 
     # -- parts --------------------------------------------------------------------------------------------------------
@@ -272,8 +272,7 @@ class Reading:
 
     def _opaque(self, index: int, kind: str, raw: Raw) -> None:
         self._stop_flowing(index)
-        block = message_pb2.OpaqueBlock(type=clean(kind), json=bytes(raw).decode("utf-8", "replace"))
-        self._assembly.open(index, "opaque", ContentPart(opaque=block)).close()
+        open_opaque(self._assembly, index, "opaque", kind, bytes(raw)).close()
 
     # -- beside the content -------------------------------------------------------------------------------------------
 
@@ -309,10 +308,8 @@ class Reading:
     def _logprobs(self, index: int, raw: Raw) -> None:
         tokens = list(_tokens(wire.LOGPROBS.read(bytes(raw))))
         if tokens:
-            part = self._flowing.get(index)
-            if part is None:
-                parts = self._assembly.open_parts(index)
-                part = parts[-1] if parts else self._begin(index, self._choices[index], "text")
+            part = self._flowing.get(index) or last_open(self._assembly, index)
+            part = part or self._begin(index, self._choices[index], "text")
             self._assembly.logprobs(index, tokens, part)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trunkline.v1 import completion_pb2, message_pb2
 from trunkline_server.errors import LLMEmptyResponseError
+from trunkline_server.providers.answers import by_content, close_flowing, last_open
 from trunkline_server.providers.assembly import Assembly, clean
 from trunkline_server.providers.base import Event
 from trunkline_server.providers.classify import error_in_answer
@@ -23,7 +24,6 @@ _FINISH_REASONS: dict[str, FinishReason.ValueType] = {
     "stop": completion_pb2.FINISH_REASON_STOP,
     "length": completion_pb2.FINISH_REASON_LENGTH,
 }
-_FLOWING = ("reasoning", "text")
 
 
 def decode(body: bytes, assembly: Assembly) -> None:
@@ -68,8 +68,7 @@ class LineDecoder:
             if message.content:
                 assembly.part(0, "text").text(message.content)
             if answer.logprobs:
-                open_parts = assembly.open_parts(0)
-                assembly.logprobs(0, token_logprobs(answer.logprobs), open_parts[-1] if open_parts else None)
+                assembly.logprobs(0, token_logprobs(answer.logprobs), last_open(assembly, 0))
             for call in message.tool_calls or ():
                 self._call(call)
         if answer.done:
@@ -88,10 +87,7 @@ class LineDecoder:
 
     def _call(self, call: wire.Call) -> None:
         """A tool call always comes whole."""
-        for kind in _FLOWING:
-            part = self._assembly.find(0, kind)
-            if part is not None:
-                part.close()
+        close_flowing(self._assembly, 0)
         function = call.function or wire.Function()
         number, self._calls = self._calls, self._calls + 1
         name, arguments = clean(function.name or ""), _arguments(function)
@@ -110,9 +106,8 @@ class LineDecoder:
         if not word and usage is None and not assembly.has_parts:
             raise LLMEmptyResponseError("the provider answered with no content and no finish reason", body=data)
         reason = _FINISH_REASONS.get(word, completion_pb2.FINISH_REASON_OTHER)
-        if reason == completion_pb2.FINISH_REASON_STOP and assembly.has_tool_calls(0):
-            # It has no word for them.
-            reason = completion_pb2.FINISH_REASON_TOOL_CALLS
+        if reason == completion_pb2.FINISH_REASON_STOP:
+            reason = by_content(assembly, 0, reason)
         assembly.finish(0, reason, word)
 
 

@@ -8,12 +8,13 @@ from typing import Any
 from msgspec import Raw
 
 from trunkline.v1 import completion_pb2, message_pb2
+from trunkline_server.providers.answers import by_content, cite, close_flowing, last_open, open_opaque, words
 from trunkline_server.providers.assembly import Assembly, Part, clean
 from trunkline_server.providers.classify import error_in_answer
 from trunkline_server.providers.dialects.openai_chat import wire
 from trunkline_server.providers.dialects.openai_chat.usage import usage_of
 from trunkline_server.providers.ids import made_call_id
-from trunkline_server.providers.jsontext import dumps, present
+from trunkline_server.providers.jsontext import dumps, present, text_of
 from trunkline_server.providers.logprobs import finite, token_logprobs
 from trunkline_server.providers.media import bytes_of
 
@@ -47,9 +48,6 @@ FINISH_REASONS: dict[str, FinishReason.ValueType] = {
     "pause_turn": completion_pb2.FINISH_REASON_PAUSE,
     "malformed_function_call": completion_pb2.FINISH_REASON_MALFORMED_TOOL_CALL,
 }
-
-#: Kinds of parts that flow; only one of them is open at a time.
-_FLOWING = ("text", "reasoning", "refusal")
 
 #: First bytes of encodings of sound, and their media types: an answer does not say which one it is.
 _SOUNDS = ((b"RIFF", "audio/wav"), (b"ID3", "audio/mpeg"), (b"\xff\xfb", "audio/mpeg"), (b"\xff\xf3", "audio/mpeg"),
@@ -120,9 +118,9 @@ class Reading:
         if facts != self._facts:
             # Nearly every chunk repeats them.
             self._facts = facts
-            assembly.model = _str(answer.model) or assembly.model
-            assembly.system_fingerprint = _str(answer.system_fingerprint) or assembly.system_fingerprint
-            assembly.service_tier = _str(answer.service_tier) or assembly.service_tier
+            assembly.model = words(answer.model) or assembly.model
+            assembly.system_fingerprint = words(answer.system_fingerprint) or assembly.system_fingerprint
+            assembly.service_tier = words(answer.service_tier) or assembly.service_tier
 
     def raise_error(self, answer: wire.Answer, data: bytes) -> None:
         """Raises the error inside an answer that began well, after what it reports of usage was taken."""
@@ -156,10 +154,7 @@ class Reading:
         reason = FINISH_REASONS.get(raw.lower(), completion_pb2.FINISH_REASON_OTHER)
         if reason == completion_pb2.FINISH_REASON_STOP or not raw:
             # A forced tool ends with "stop", a refusal always does.
-            if self._assembly.has_tool_calls(choice):
-                return completion_pb2.FINISH_REASON_TOOL_CALLS
-            if self._assembly.has_kind(choice, "refusal"):
-                return completion_pb2.FINISH_REASON_REFUSAL
+            return by_content(self._assembly, choice, reason)
         return reason
 
     def _set_usage(self, raw: Raw) -> None:
@@ -244,52 +239,46 @@ class Reading:
                 self._detail_text(choice, detail, kind == "reasoning.summary")
             else:
                 # Kept whole: what it goes back with (format, id) is part of it.
-                self._close_flowing(choice)
-                sealed = ContentPart(reasoning=message_pb2.Reasoning(redacted=True), item_id=_str(detail.get("id")))
+                close_flowing(self._assembly, choice)
+                sealed = ContentPart(reasoning=message_pb2.Reasoning(redacted=True), item_id=words(detail.get("id")))
                 part = self._assembly.open(choice, "reasoning", sealed)
-                part.text(_str(detail.get("text")))
+                part.text(words(detail.get("text")))
                 part.encrypted(dumps(detail).decode())
                 part.close()
 
     def _detail_text(self, choice: int, detail: dict[str, Any], summary: bool) -> None:
-        text, signature = _str(detail.get("summary" if summary else "text")), _str(detail.get("signature"))
+        text, signature = words(detail.get("summary" if summary else "text")), words(detail.get("signature"))
         if not text and not signature:
             return
         position = (detail.get("type"), _key(detail.get("index")))
         part = self._assembly.find(choice, "reasoning")
         if part is None or self._detail.get(choice) != position:
-            self._close_flowing(choice)
+            close_flowing(self._assembly, choice)
             reasoning = message_pb2.Reasoning(is_summary=summary)
             new = ContentPart(reasoning=reasoning)
             if detail.get("id"):
-                new.item_id = _str(detail["id"])
+                new.item_id = words(detail["id"])
             part = self._assembly.open(choice, "reasoning", new)
             self._detail[choice] = position
         part.text(text)
         part.signature(signature)
-
-    def _close_flowing(self, choice: int) -> None:
-        for kind in _FLOWING:
-            part = self._assembly.find(choice, kind)
-            if part is not None:
-                part.close()
 
     # -- tool calls ----------------------------------------------------------------------------------------------------
 
     def _call(self, choice: int, piece: wire.ToolCall, whole: bool) -> None:
         name, arguments = "", None
         if piece.function is not None:
-            name, arguments = _str(piece.function.name), piece.function.arguments
+            name, arguments = words(piece.function.name), piece.function.arguments
         if not name and isinstance(piece.custom, dict):
-            name, arguments = _str(piece.custom.get("name")), piece.custom.get("input") or arguments
+            name, arguments = words(piece.custom.get("name")), piece.custom.get("input") or arguments
         calls = self._calls.setdefault(choice, {})
         key = self._call_key(calls, piece, name, whole)
         call = calls.get(key)
         if call is None or (piece.id and call.id and piece.id != call.id and name):
             # Some servers number all calls 0: another id with a name begins the next one.
-            call = calls[key] = _Call(_str(piece.id))
+            call = calls[key] = _Call(words(piece.id))
         if call.part is None and name:
-            call.id = call.id or _str(piece.id)
+            call.id = call.id or words(piece.id)
             self._open_call(choice, call, name)
         text = arguments if isinstance(arguments, str) else "" if arguments is None else dumps(arguments).decode()
         if call.part is None:
@@ -311,7 +300,7 @@ class Reading:
         return (len(calls), "new") if name or not calls else next(reversed(calls))
 
     def _open_call(self, choice: int, call: _Call, name: str) -> None:
-        self._close_flowing(choice)
+        close_flowing(self._assembly, choice)
         number = self._made.get(choice, 0)
         self._made[choice] = number + 1
         if not call.id:
@@ -344,29 +333,30 @@ class Reading:
             self._opaque(choice, f"annotation.{found.type or 'unknown'}", bytes(raw))
             return
         citation = message_pb2.Citation(
-            title=_str(source.title), cited_text=_str(source.content), uri=_str(source.url), raw_json=_json(raw)
+            title=words(source.title), cited_text=words(source.content), uri=words(source.url), raw_json=text_of(raw)
         )
-        start, end = source.start_index, source.end_index
-        if start is not None and end is not None and 0 <= start < end < 2**31:
-            citation.start_index, citation.end_index = start, end
+        cite(citation, source.start_index, source.end_index)
         self._assembly.part(choice, "text").citation(citation)
 
     def _cite_sources(self, choice: int) -> None:
         for raw in self._sources:
             source = wire.SEARCH_RESULT.read(bytes(raw))
             citation = message_pb2.Citation(
-                title=_str(source.title), cited_text=_str(source.snippet), uri=_str(source.url), raw_json=_json(raw)
+                title=words(source.title),
+                cited_text=words(source.snippet),
+                uri=words(source.url),
+                raw_json=text_of(raw),
             )
             self._assembly.part(choice, "text").citation(citation)
 
     def _audio(self, choice: int, audio: dict[str, Any]) -> None:
-        data, transcript = bytes_of(audio.get("data")), _str(audio.get("transcript"))
+        data, transcript = bytes_of(audio.get("data")), words(audio.get("transcript"))
         part = self._assembly.find(choice, "audio")
         if part is None:
             if not (data or transcript or audio.get("id")):
                 return
-            self._close_flowing(choice)
-            new = ContentPart(audio=message_pb2.Media(mime_type=_sound(data)), item_id=_str(audio.get("id")))
+            close_flowing(self._assembly, choice)
+            new = ContentPart(audio=message_pb2.Media(mime_type=_sound(data)), item_id=words(audio.get("id")))
             part = self._assembly.open(choice, "audio", new)
         if data:
             part.bytes(data)
@@ -374,10 +364,10 @@ class Reading:
 
     def _image(self, choice: int, image: Any) -> None:
         place = image.get("image_url") if isinstance(image, dict) else None
-        url = _str(place.get("url") if isinstance(place, dict) else place)
+        url = words(place.get("url") if isinstance(place, dict) else place)
         if not url:
             return
-        self._close_flowing(choice)
+        close_flowing(self._assembly, choice)
         head, comma, data = url.partition(",")
         if head.startswith("data:") and comma:
             mime_type = head.removeprefix("data:").partition(";")[0]
@@ -388,9 +378,8 @@ class Reading:
         part.close()
 
     def _opaque(self, choice: int, kind: str, json: bytes) -> None:
-        self._close_flowing(choice)
-        block = message_pb2.OpaqueBlock(type=clean(kind), json=json.decode("utf-8", "replace"))
-        self._assembly.open(choice, "opaque", ContentPart(opaque=block)).close()
+        close_flowing(self._assembly, choice)
+        open_opaque(self._assembly, choice, "opaque", kind, json).close()
 
     def _logprobs(self, choice: int, raw: Raw) -> None:
         # Some say `"logprobs": 0.0`.
@@ -398,8 +387,7 @@ class Reading:
             return
         tokens = list(_tokens(wire.LOGPROBS.read(bytes(raw))))
         if tokens:
-            open_parts = self._assembly.open_parts(choice)
-            self._assembly.logprobs(choice, tokens, open_parts[-1] if open_parts else None)
+            self._assembly.logprobs(choice, tokens, last_open(self._assembly, choice))
 
 
 def _tokens(logprobs: wire.Logprobs) -> Iterable[completion_pb2.TokenLogprob]:
@@ -408,16 +396,8 @@ def _tokens(logprobs: wire.Logprobs) -> Iterable[completion_pb2.TokenLogprob]:
         yield completion_pb2.TokenLogprob(token=clean(text or ""), logprob=finite(logprob))
 
 
-def _str(value: Any) -> str:
-    return clean(value) if isinstance(value, str) else ""
-
-
 def _key(value: Any) -> object:
     return value if isinstance(value, int | str) else None
-
-
-def _json(raw: Raw) -> str:
-    return bytes(raw).decode("utf-8", "replace")
 
 
 def _sound(data: bytes) -> str:
@@ -427,4 +407,4 @@ def _sound(data: bytes) -> str:
 def _thought_signature(extra: Any) -> str:
     """Gemini's signature of a thought, as its OpenAI endpoint sends it."""
     google = extra.get("google") if isinstance(extra, dict) else None
-    return _str(google.get("thought_signature")) if isinstance(google, dict) else ""
+    return words(google.get("thought_signature")) if isinstance(google, dict) else ""

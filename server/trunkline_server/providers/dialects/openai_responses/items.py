@@ -12,6 +12,7 @@ from typing import Any
 from msgspec import Raw
 
 from trunkline.v1 import message_pb2
+from trunkline_server.providers.answers import cite, words
 from trunkline_server.providers.assembly import Assembly, Part, clean
 from trunkline_server.providers.dialects.openai_responses import wire
 from trunkline_server.providers.ids import made_call_id
@@ -258,17 +259,11 @@ def _last(place: Place) -> Piece:
 
 def _citation(raw: Raw) -> message_pb2.Citation:
     read = wire.ANNOTATION.read(bytes(raw))
-    citation = message_pb2.Citation(title=_str(read.title), raw_json=bytes(raw).decode("utf-8", "replace"))
+    citation = message_pb2.Citation(title=words(read.title), raw_json=bytes(raw).decode("utf-8", "replace"))
     if isinstance(read.url, str) and read.url:
         citation.uri = clean(read.url)
     elif isinstance(read.file_id, str) and read.file_id:
         citation.file_id = clean(read.file_id)
-        citation.title = citation.title or _str(read.filename)
-    start, end = read.start_index, read.end_index
-    if start.__class__ is int and end.__class__ is int and 0 <= start < end < 2**31:
-        citation.start_index, citation.end_index = start, end
+        citation.title = citation.title or words(read.filename)
+    cite(citation, read.start_index, read.end_index)
     return citation
-
-
-def _str(value: Any) -> str:
-    return clean(value) if isinstance(value, str) else ""

@@ -8,6 +8,7 @@ from msgspec import Raw
 
 from trunkline.v1 import completion_pb2
 from trunkline_server.errors import LLMError
+from trunkline_server.providers.answers import by_content, words
 from trunkline_server.providers.assembly import Assembly, clean
 from trunkline_server.providers.classify import class_of, error_of
 from trunkline_server.providers.dialects.openai_responses import wire
@@ -83,12 +84,9 @@ def head(answer: wire.Answer, assembly: Assembly) -> None:
     """Facts about the answer. The first id counts; what is said of the rest at the end is right."""
     if not assembly.response_id and answer.id:
         assembly.response_id = clean(str(answer.id))
-    if answer.model and isinstance(answer.model, str):
-        assembly.model = clean(answer.model)
-    if answer.service_tier and isinstance(answer.service_tier, str):
-        assembly.service_tier = clean(answer.service_tier)
-    if answer.system_fingerprint and isinstance(answer.system_fingerprint, str):
-        assembly.system_fingerprint = clean(answer.system_fingerprint)
+    assembly.model = words(answer.model) or assembly.model
+    assembly.service_tier = words(answer.service_tier) or assembly.service_tier
+    assembly.system_fingerprint = words(answer.system_fingerprint) or assembly.system_fingerprint
 
 
 def finish(answer: wire.Answer, assembly: Assembly) -> None:
@@ -97,10 +95,7 @@ def finish(answer: wire.Answer, assembly: Assembly) -> None:
     word = _word(answer)
     reason = FINISH_REASONS.get(word.lower(), completion_pb2.FINISH_REASON_OTHER)
     if reason == completion_pb2.FINISH_REASON_STOP:
-        if assembly.has_tool_calls(CHOICE):
-            reason = completion_pb2.FINISH_REASON_TOOL_CALLS
-        elif assembly.has_kind(CHOICE, "refusal"):
-            reason = completion_pb2.FINISH_REASON_REFUSAL
+        reason = by_content(assembly, CHOICE, reason)
     assembly.finish(CHOICE, reason, word)
 
 

@@ -216,14 +216,12 @@ class StreamDecoder:
     def _part_begun(self, event: wire.Event, data: bytes) -> None:
         place = self._place(event)
         if present(event.part) and not place.done:
-            index = event.content_index if event.summary_index is None else event.summary_index
-            self._items.announced(place, index or 0, bytes(event.part))
+            self._items.announced(place, _index(event), bytes(event.part))
 
     def _part_ended(self, event: wire.Event, data: bytes) -> None:
         place = self._place(event)
         if present(event.part) and not place.done:
-            index = event.content_index if event.summary_index is None else event.summary_index
-            self._items.completed(place, index or 0, bytes(event.part))
+            self._items.completed(place, _index(event), bytes(event.part))
 
     def _text_ended(self, event: wire.Event, data: bytes) -> None:
         place = self._place(event)
@@ -253,6 +251,11 @@ class StreamDecoder:
         piece = place.pieces.get(("tool_call", 0))
         if piece is not None and not place.done:
             piece.fill(event.arguments if event.input is None else event.input)
+
+
+def _index(event: wire.Event) -> int:
+    """The place of a piece of content in its item."""
+    return (event.content_index if event.summary_index is None else event.summary_index) or 0
 
 
 _HANDLERS: Mapping[str | None, Callable[[StreamDecoder, wire.Event, bytes], None]] = {
