@@ -22,6 +22,7 @@ _FORMATS = (
     ("openai/", "openai-responses-v1"),
     ("x-ai/", "xai-responses-v1"),
     ("google/", "google-gemini-v1"),
+    ("minimax-", "MiniMax-response-v1"),
 )
 
 
