@@ -16,7 +16,6 @@ from tests.upstream import Exchange, chat_events, says, silent, sse, upstream
 
 from trunkline.v1 import completion_pb2, model_service_pb2
 from trunkline.v1 import completion_service_pb2 as pb
-from trunkline.v1 import embedding_service_pb2 as embedding
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 from trunkline_server import app as composition
 
@@ -141,40 +140,6 @@ async def test_a_request_id_on_the_list_travels_on_and_is_logged_cut() -> None:
 
     assert up.exchanges[0].headers["x-request-id"] == "r" * 500
     assert [line["request_id"] for line in gw.calls()] == ["r" * 128]
-
-
-# -- embeddings -------------------------------------------------------------------------------------------------------
-
-
-def embeddings(*texts: str, **more: Any) -> embedding.CreateEmbeddingsRequest:
-    inputs = [embedding.EmbeddingInput(text=text) for text in texts]
-    return embedding.CreateEmbeddingsRequest(spec=embedding.EmbeddingSpec(model="up/e", inputs=inputs, **more))
-
-
-async def test_no_input_gets_its_neighbours_vector() -> None:
-    async def shifted(exchange: Exchange) -> None:
-        inputs = exchange.json["input"]
-        count = len(inputs) + (1 if inputs[0] == "a" else -1)
-        await exchange.answer({"data": [{"index": at, "embedding": [1.0]} for at in range(count)]})
-
-    async with upstream(shifted) as up, gateway(up) as gw:
-        gw.app.engine.providers["up"].embedding_batch = 2
-        failed = await failing(gw.embeddings.CreateEmbeddings(embeddings("a", "b", "c", "d")))
-
-    assert failed.reason == "LLM_INVALID_RESPONSE"
-    assert failed.detail.provider == "up"
-    assert "LLM_INVALID_RESPONSE" in [attempt.reason for attempt in failed.detail.attempts]
-
-
-@pytest.mark.parametrize("encoding", [embedding.EMBEDDING_ENCODING_FLOAT_LIST, embedding.EMBEDDING_ENCODING_FLOAT32_LE])
-async def test_a_number_that_is_no_float32_is_no_answer(encoding: embedding.EmbeddingEncoding.ValueType) -> None:
-    async def huge(exchange: Exchange) -> None:
-        await exchange.answer({"data": [{"index": 0, "embedding": [1e300]}]})
-
-    async with upstream(huge) as up, gateway(up) as gw:
-        failed = await failing(gw.embeddings.CreateEmbeddings(embeddings("a", encoding=encoding)))
-
-    assert failed.reason == "LLM_INVALID_RESPONSE"
 
 
 # -- models -----------------------------------------------------------------------------------------------------------

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from trunkline.v1 import completion_pb2
 from trunkline.v1 import embedding_service_pb2 as pb
 from trunkline_server.admission import Gate
 from trunkline_server.call import Attempt, Call, Cause
 from trunkline_server.engine import Engine, refuse_unsupported
-from trunkline_server.errors import LLMInvalidResponseError, UnsupportedParameter, Violation
+from trunkline_server.errors import (
+    ContextWindowExceededError,
+    LLMError,
+    LLMInvalidResponseError,
+    LLMRequestTooLargeError,
+    UnsupportedParameter,
+    Violation,
+)
 from trunkline_server.exchange import exchange
 from trunkline_server.providers.base import EmbeddingDialect, Notes, Target, UpstreamRequest, Vectors
 from trunkline_server.providers.provider import Provider, Reply, Upstream
@@ -32,7 +40,11 @@ class Embedder:
     async def embed(
         self, call: Call, spec: pb.EmbeddingSpec, options: completion_pb2.CallOptions
     ) -> pb.CreateEmbeddingsResponse:
-        """One vector per input. Raises GatewayError; a batch that fails ends the call and stops the others."""
+        """One vector per input. Raises GatewayError; a batch that fails ends the call and stops the others.
+
+        A batch that is too long for the provider is asked for in parts; an input that is too long by itself is refused
+        by its index.
+        """
         provider, route = self.engine.resolve(spec.model)
         dialect = provider.dialect_for(route.model)
         target = provider.target(route.model)
@@ -42,23 +54,19 @@ class Embedder:
             raise UnsupportedParameter(text, violations=[Violation("spec.model", text)])
         upstream = self.engine.upstream(provider, options.credential)
         call.limit(provider.total_unary)
-        inputs = list(spec.inputs)
         size = target.capabilities.embedding_batch or provider.embedding_batch
         notes = Notes()
-        requests = [
-            (dialect.encode_embeddings(spec, batch, target, notes), len(batch))
-            for batch in (inputs[start : start + size] for start in range(0, len(inputs), size))
-        ]
-        refuse_unsupported(notes, options)
         gate = self.engine.admission.provider(provider.name)
-        batches = await _all(
-            [_Batch(gate, call, provider, upstream, target, dialect, *request) for request in requests], SIDE_BY_SIDE
-        )
-        vectors = [vector for batch in batches for vector in batch.vectors]
+        run = _Run(gate, call, provider, upstream, target, dialect, spec)
+        every = range(len(spec.inputs))
+        asked = [run.request(batch, notes) for batch in (every[start : start + size] for start in every[::size])]
+        refuse_unsupported(notes, options)
+        batches = await _all(run, asked, SIDE_BY_SIDE)
+        vectors = [vector for _, vector in sorted(_numbered(batches))]
         answer = pb.CreateEmbeddingsResponse(
             id=call.id,
             provider=provider.name,
-            model=batches[0].model or route.model,
+            model=batches[0].answer.model or route.model,
             warnings=notes.warnings(),
             provider_request_id=call.provider_request_id,
         )
@@ -68,64 +76,113 @@ class Embedder:
                 answer.embeddings.add(index=index, float32_le=struct.pack(f"<{len(vector)}f", *vector))
             else:
                 answer.embeddings.add(index=index, values=vector)
-        usage = _summed([batch.usage for batch in batches])
+        usage = _summed([batch.answer.usage for batch in batches])
         if usage is not None:
             answer.usage.CopyFrom(usage)
             call.usage = usage
         return answer
 
 
+class _Asked(NamedTuple):
+    """A request, and which inputs it holds."""
+
+    indexes: Sequence[int]
+    request: UpstreamRequest
+
+
+class _Batch(NamedTuple):
+    """An answer, and which inputs its vectors are of."""
+
+    indexes: Sequence[int]
+    answer: Vectors
+
+
 @dataclass(frozen=True, slots=True)
-class _Batch:
+class _Run:
+    """The requests of one call."""
+
     gate: Gate
     call: Call
     provider: Provider
     upstream: Upstream
     target: Target
     dialect: EmbeddingDialect
-    request: UpstreamRequest
-    #: Inputs that the request holds.
-    size: int
+    spec: pb.EmbeddingSpec
 
-    async def run(self) -> Vectors:
+    def request(self, indexes: Sequence[int], notes: Notes) -> _Asked:
+        inputs = [self.spec.inputs[index] for index in indexes]
+        return _Asked(indexes, self.dialect.encode_embeddings(self.spec, inputs, self.target, notes))
+
+    async def run(self, asked: _Asked) -> list[_Batch]:
+        """The vectors of these inputs, in one answer or, where they are too long together, in several."""
+        try:
+            return [await self._answer(asked)]
+        except (ContextWindowExceededError, LLMRequestTooLargeError) as error:
+            if len(asked.indexes) == 1:
+                path = f"spec.inputs[{asked.indexes[0]}]"
+                error.violations = (Violation(path, error.message),)
+                raise
+            parts = self._parts(asked.indexes, error)
+        answers: list[_Batch] = []
+        for part in parts:
+            # One after the other: a part that is refused ends the call, and nothing is sent after it.
+            answers += await self.run(self.request(part, Notes()))
+        return answers
+
+    def _parts(self, indexes: Sequence[int], error: LLMError) -> list[Sequence[int]]:
+        """What to ask for instead: where one input is to blame, the longest by itself first, and in any case halves."""
+        parts: list[Sequence[int]] = []
+        if isinstance(error, ContextWindowExceededError):
+            longest = max(indexes, key=lambda index: self.spec.inputs[index].ByteSize())
+            parts, indexes = [[longest]], [index for index in indexes if index != longest]
+        half = (len(indexes) + 1) // 2
+        return [*parts, *filter(None, (indexes[:half], indexes[half:]))]
+
+    async def _answer(self, asked: _Asked) -> _Batch:
         call, model = self.call, self.target.model
         async with self.gate.place(call):
             attempt = call.begin_attempt(self.provider.name, model, Cause.BATCH if call.attempts else Cause.FIRST)
             with call.attempting(attempt):
-                reply = await exchange(call, attempt, self.upstream, self.provider.dialect_for(model), self.request)
-                return self._read(reply, attempt)
+                dialect = self.provider.dialect_for(model)
+                reply = await exchange(call, attempt, self.upstream, dialect, asked.request)
+                return _Batch(asked.indexes, self._read(reply, attempt, len(asked.indexes)))
 
-    def _read(self, reply: Reply, attempt: Attempt) -> Vectors:
+    def _read(self, reply: Reply, attempt: Attempt, size: int) -> Vectors:
         answer = self.dialect.decode_embeddings(reply.body)
         attempt.usage, attempt.response_model = answer.usage, answer.model
         if answer.usage is not None:
             self.provider.price(self.target.model)(answer.usage, answer.model, "")
         # Counted here: one too many and one too few in the next would give each input its neighbour's vector.
-        if len(answer.vectors) != self.size:
+        if len(answer.vectors) != size:
             raise LLMInvalidResponseError(
-                f"the provider sent {len(answer.vectors)} vectors for {self.size} inputs", body=reply.body
+                f"the provider sent {len(answer.vectors)} vectors for {size} inputs", body=reply.body
             )
         if any(abs(number) > FLOAT_MAX for vector in answer.vectors for number in vector):
             raise LLMInvalidResponseError("the provider sent a number that is no float32", body=reply.body)
         return answer
 
 
-async def _all(batches: Sequence[_Batch], side_by_side: int) -> list[Vectors]:
-    if len(batches) == 1:
-        return [await batches[0].run()]
+async def _all(run: _Run, requests: Sequence[_Asked], side_by_side: int) -> list[_Batch]:
+    if len(requests) == 1:
+        return await run.run(requests[0])
     gate = asyncio.Semaphore(side_by_side)
 
-    async def run(batch: _Batch) -> Vectors:
+    async def one(asked: _Asked) -> list[_Batch]:
         async with gate:
-            return await batch.run()
+            return await run.run(asked)
 
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(run(batch)) for batch in batches]
+            tasks = [group.create_task(one(asked)) for asked in requests]
     except BaseExceptionGroup as failed:
         # The first failure ended the others; it is the one to report.
         raise failed.exceptions[0] from None
-    return [task.result() for task in tasks]
+    return [batch for task in tasks for batch in task.result()]
+
+
+def _numbered(batches: Sequence[_Batch]) -> Iterator[tuple[int, list[float]]]:
+    for batch in batches:
+        yield from zip(batch.indexes, batch.answer.vectors, strict=True)
 
 
 def _summed(usages: Sequence[completion_pb2.Usage | None]) -> completion_pb2.Usage | None:
