@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
 from trunkline.v1 import completion_pb2, embedding_service_pb2, message_pb2
 from trunkline_server.errors import LLMError, Violation
 from trunkline_server.providers.assembly import Assembly
+
+Q = TypeVar("Q")
 
 #: What a parameter that cannot be honoured is reported as.
 DROPPED = "PARAMETER_DROPPED"
@@ -104,6 +106,11 @@ class Capabilities:
     max_output_tokens: int | None = None
     #: Differences of the wire that only the provider's dialect reads, e.g. {"max_tokens_field": "max_tokens"}.
     quirks: Mapping[str, object] = field(default_factory=dict)
+
+    def quirk(self, key: str, default: Q) -> Q:
+        """The quirk with this key, if there is one of the default's type."""
+        found = self.quirks.get(key)
+        return found if isinstance(found, type(default)) else default
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from trunkline.v1 import completion_pb2, generation_pb2, message_pb2
+from trunkline.v1 import completion_pb2, embedding_service_pb2, generation_pb2, message_pb2
 
 EFFORTS: Mapping[int, str] = {
     generation_pb2.REASONING_EFFORT_NONE: "none",
@@ -24,6 +24,15 @@ TOOL_MODES: Mapping[int, str] = {
     completion_pb2.TOOL_CHOICE_MODE_AUTO: "auto",
     completion_pb2.TOOL_CHOICE_MODE_NONE: "none",
     completion_pb2.TOOL_CHOICE_MODE_REQUIRED: "required",
+}
+#: What Cohere's models are told that vectors are for, wherever they run. They want to be told: vectors of documents are
+#: the ones that all others are compared with.
+COHERE_TASKS: Mapping[int, str] = {
+    embedding_service_pb2.EMBEDDING_TASK_UNSPECIFIED: "search_document",
+    embedding_service_pb2.EMBEDDING_TASK_DOCUMENT: "search_document",
+    embedding_service_pb2.EMBEDDING_TASK_QUERY: "search_query",
+    embedding_service_pb2.EMBEDDING_TASK_CLASSIFICATION: "classification",
+    embedding_service_pb2.EMBEDDING_TASK_CLUSTERING: "clustering",
 }
 #: How closely to look at a picture. There is nothing between low and high.
 DETAILS: Mapping[int, str] = {

@@ -87,7 +87,7 @@ def models_request() -> UpstreamRequest:
 
 def draft_of(spec: CompletionSpec, target: Target, notes: Notes) -> Draft:
     """The body of a request, whole but for what depends on where it goes."""
-    model = model_of(str(target.capabilities.quirks.get("like", target.model)))
+    model = model_of(target.capabilities.quirk("like", target.model))
     draft = Draft(spec, target, notes, {"model": target.model, "max_tokens": 0}, model)
     conversation = Conversation(spec, target, model, notes)
     conversation.read()

@@ -21,17 +21,11 @@ from trunkline_server.providers.jsontext import Reader, dumps, loads, text_of, u
 from trunkline_server.providers.media import base64_of
 from trunkline_server.providers.options import with_options
 from trunkline_server.providers.usage import Count, counted, usage_from
+from trunkline_server.providers.vocabulary import COHERE_TASKS
 
 Body = dict[str, Any]
 _Inputs = Sequence[pb.EmbeddingInput]
 
-_COHERE_TASKS: Mapping[int, str] = {
-    pb.EMBEDDING_TASK_UNSPECIFIED: "search_document",
-    pb.EMBEDDING_TASK_QUERY: "search_query",
-    pb.EMBEDDING_TASK_DOCUMENT: "search_document",
-    pb.EMBEDDING_TASK_CLASSIFICATION: "classification",
-    pb.EMBEDDING_TASK_CLUSTERING: "clustering",
-}
 _NOVA_TASKS: Mapping[int, str] = {
     pb.EMBEDDING_TASK_UNSPECIFIED: "GENERIC_INDEX",
     pb.EMBEDDING_TASK_QUERY: "GENERIC_RETRIEVAL",
@@ -132,7 +126,7 @@ def _cohere(spec: pb.EmbeddingSpec, inputs: _Inputs, target: Target, notes: Note
             images.append(f"data:{given.media.mime_type};base64,{base64_of(given.media.data)}")
         else:
             _unread(kind, index, target, notes)
-    task = _task(_COHERE_TASKS, spec, target, notes)
+    task = _task(COHERE_TASKS, spec, target, notes)
     body: Body = {"images": images, "input_type": "image"} if images else {"texts": texts, "input_type": task}
     if images and texts:
         notes.dropped("inputs", f"{target.model} takes texts or pictures in one request, not both")

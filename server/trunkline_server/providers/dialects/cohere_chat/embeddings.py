@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from trunkline.v1 import completion_pb2, embedding_service_pb2
@@ -13,31 +13,21 @@ from trunkline_server.providers.jsontext import dumps, present, unreadable
 from trunkline_server.providers.media import address_of
 from trunkline_server.providers.options import with_options
 from trunkline_server.providers.usage import counted, usage_from
+from trunkline_server.providers.vocabulary import COHERE_TASKS
 
 pb = embedding_service_pb2
-
-#: `input_type` by task. Cohere wants one: vectors of documents are the ones that all others are compared with.
-_TASKS: Mapping[int, str] = {
-    pb.EMBEDDING_TASK_UNSPECIFIED: "search_document",
-    pb.EMBEDDING_TASK_DOCUMENT: "search_document",
-    pb.EMBEDDING_TASK_QUERY: "search_query",
-    pb.EMBEDDING_TASK_CLASSIFICATION: "classification",
-    pb.EMBEDDING_TASK_CLUSTERING: "clustering",
-    pb.EMBEDDING_TASK_SIMILARITY: "clustering",
-}
 
 
 def encode_embeddings(
     spec: pb.EmbeddingSpec, inputs: Sequence[pb.EmbeddingInput], target: Target, notes: Notes
 ) -> UpstreamRequest:
     """See `providers.base.EmbeddingDialect`."""
-    body: dict[str, Any] = {
-        "model": target.model,
-        "input_type": _TASKS.get(spec.task, "search_document"),
-        "embedding_types": ["float"],
-    }
-    if spec.task == pb.EMBEDDING_TASK_SIMILARITY:
+    task = spec.task
+    if task == pb.EMBEDDING_TASK_SIMILARITY:
+        task = pb.EMBEDDING_TASK_CLUSTERING
         notes.altered("task", f"sent as 'clustering': {target.origin} has no task for comparing texts")
+    word = COHERE_TASKS.get(task, "search_document")
+    body: dict[str, Any] = {"model": target.model, "input_type": word, "embedding_types": ["float"]}
     body.update(_inputs(inputs, target, notes))
     if spec.HasField("dimensions"):
         body["output_dimension"] = spec.dimensions

@@ -28,6 +28,7 @@ Body = dict[str, Any]
 
 #: Key of `Capabilities.quirks` for the words that a model has for how much it thinks. The others only do or do not.
 LEVELS = "think_levels"
+_NO_LEVELS: tuple[str, ...] = ()
 
 #: Parameters that are members of `options`, with their names there.
 _OPTIONS = {
@@ -128,7 +129,7 @@ def _reasoning(draft: Draft, value: generation_pb2.ReasoningConfig) -> None:
     target, notes, body = draft.target, draft.notes, draft.body
     no_budget(value, target, notes)
     word = EFFORTS.get(value.effort, "")
-    levels: Any = target.capabilities.quirks.get(LEVELS, ())
+    levels = target.capabilities.quirk(LEVELS, _NO_LEVELS)
     if word == "none":
         body["think"] = False
     elif word and levels:

@@ -50,5 +50,4 @@ DEFAULT = Quirks()
 
 
 def quirks_of(capabilities: Capabilities) -> Quirks:
-    found = capabilities.quirks.get(KEY)
-    return found if isinstance(found, Quirks) else DEFAULT
+    return capabilities.quirk(KEY, DEFAULT)
