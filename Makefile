@@ -174,7 +174,7 @@ format: $(VENV)/.dev $(TS_READY) ## rewrite to the project's style
 
 # ---------------------------------------------------------------------------------------------------------- evidence
 
-.PHONY: fidelity fidelity-requests robustness bench bench-decode bench-peers docs
+.PHONY: fidelity fidelity-requests robustness bench bench-decode bench-peers bench-traces docs
 fidelity: $(VENV)/.dev ## replay recorded provider traffic (CORPUS=DIR, FAMILIES=a,b OUT=FILE MIN=99)
 	@test -n "$(CORPUS)" || { echo "trunkline: name the recordings: make fidelity CORPUS=DIR" >&2; exit 2; }
 	@$(BIN)/python -m tests.fidelity.run --corpus "$(CORPUS)" $(if $(FAMILIES),--families "$(FAMILIES)") \
@@ -197,6 +197,9 @@ bench-decode: $(VENV)/.dev ## measure what an event and an answer cost to decode
 
 bench-peers: $(VENV)/.dev ## as bench, with LiteLLM and Portkey behind the same upstream
 	@$(BIN)/python -m bench.peers $(ARGS)
+
+bench-traces: $(VENV)/.dev ## read a million stored records by every filter (ARGS="postgresql --count 100000")
+	@$(BIN)/python -m bench.traces $(ARGS)
 
 docs: $(VENV)/.dev ## rewrite the generated pages
 	@$(BIN)/python -m tools.docs

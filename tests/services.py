@@ -159,7 +159,7 @@ class Postgresql(Service):
         self._names = (f"test_{number}" for number in itertools.count(1))
         settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": where, "max_connections": 100}
         if not durable:
-            settings |= {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+            settings |= {"fsync": "off", "full_page_writes": "off"}
         arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         command: list[str | Path] = [programs / "postgres", "-D", where / "data", "-p", str(self.port), *arguments]
         super().__init__(

@@ -12,18 +12,24 @@ import pytest
 from trunkline_server.traces import open_backend
 from trunkline_server.traces.base import Backend
 
-#: Gives an empty backend; a `pytest.skip` in it says what is missing here.
-Store: TypeAlias = Callable[[Path], AbstractAsyncContextManager[Backend]]
+#: Gives an empty backend. A server that it needs is a fixture, which skips where there is none.
+Store: TypeAlias = Callable[[Path, pytest.FixtureRequest], AbstractAsyncContextManager[Backend]]
 
 
 @asynccontextmanager
-async def _sqlite(folder: Path):
+async def _sqlite(folder: Path, request: pytest.FixtureRequest):
     yield open_backend("sqlite:", folder)
+
+
+@asynccontextmanager
+async def _postgresql(folder: Path, request: pytest.FixtureRequest):
+    yield open_backend(request.getfixturevalue("postgresql").database(), folder)
 
 
 #: Backends that can be read and that store a record once, however often it is written.
 STORES: Mapping[str, Store] = {
     "sqlite": _sqlite,
+    "postgresql": _postgresql,
 }
 
 

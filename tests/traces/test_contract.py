@@ -13,7 +13,7 @@ from tests.traces.stores import Store, parameters
 @pytest.fixture(params=parameters())
 async def kept(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Kept]:
     store: Store = request.param
-    async with store(tmp_path) as backend:
+    async with store(tmp_path, request) as backend:
         made = await opened(backend)
         try:
             yield made

@@ -25,6 +25,9 @@ class Scheme:
 #: All backends by the scheme of their URLs.
 SCHEMES: Mapping[str, Scheme] = {
     "sqlite": Scheme("trunkline_server.traces.sqlite:SqliteBackend", "sqlite:[FILE]"),
+    "postgresql": Scheme(
+        "trunkline_server.traces.postgresql:PostgresqlBackend", "postgresql://HOST/DATABASE", extra="postgresql"
+    ),
 }
 
 
