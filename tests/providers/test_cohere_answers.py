@@ -166,7 +166,8 @@ def test_log_probabilities_of_a_token_have_its_text_and_id():
 
 def test_the_official_client_reads_our_fixtures():
     for name in WHOLE:
-        cohere.V2ChatResponse.model_validate_json(WIRE.fixture(name))
+        read = cohere.V2ChatResponse.model_validate_json(WIRE.fixture(name))
+        assert read.finish_reason == WIRE.answer_of(WIRE.fixture(name)).choices[0].raw_finish_reason
     events: TypeAdapter[Any] = TypeAdapter(cohere.V2ChatStreamResponse)
     for name in (*STREAMS, "failed.sse"):
         for event in WIRE.events_of(WIRE.fixture(name)):
@@ -432,6 +433,8 @@ def test_mutated_answers_raise_nothing_but_errors_of_the_providers(seed, name):
             decoder.end()
     except LLMError:
         pass
+    else:
+        assert assembly.finished
     assembly.events()
     assembly.completion().SerializeToString()
 

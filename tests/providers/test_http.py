@@ -253,6 +253,8 @@ async def test_closing_ends_kept_connections(serve):
 async def test_an_upstream_that_was_never_used_closes():
     await upstream("http://127.0.0.1:1").aclose()
 
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
 
 async def test_cookies_are_not_kept(serve):
     seen = []

@@ -176,8 +176,11 @@ def test_nothing_follows_the_end():
 
 def test_the_official_client_reads_our_fixtures():
     for name in (*WHOLE, *STREAMS):
-        for event in WIRE.events_of(WIRE.fixture(name)) if name in STREAMS else [None]:
-            ollama.ChatResponse.model_validate_json(event.data if event else WIRE.fixture(name))
+        body = WIRE.fixture(name)
+        lines = [event.data for event in WIRE.events_of(body)] if name in STREAMS else [body]
+        read = [ollama.ChatResponse.model_validate_json(line) for line in lines]
+        said = "".join(line.message.content or "" for line in read)
+        assert said == "".join(part.text.text for part in parts_of(WIRE.answer_of(body)))
 
 
 # -- failures ---------------------------------------------------------------------------------------------------------
@@ -275,6 +278,8 @@ def test_mutated_answers_raise_nothing_but_errors_of_the_providers(seed, name):
             decoder.end()
     except LLMError:
         pass
+    else:
+        assert assembly.finished
     assembly.events()
     assembly.completion().SerializeToString()
 

@@ -313,6 +313,8 @@ def test_mutated_answers_raise_nothing_but_errors_of_the_providers(seed, name):
             decoder.end()
     except LLMError:
         pass
+    else:
+        assert assembly.finished
     assembly.events()
     assembly.completion().SerializeToString()
 
