@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -142,15 +143,16 @@ class Catalog:
     def _model(self, provider: Provider, listed: ListedModel) -> pb.Model:
         name = listed.name or listed.id
         capabilities = provider.capabilities(name)
+        makes = _makes(listed, prices.makes(provider.kind, name), capabilities)
         model = pb.Model(
             name=f"{provider.name}/{name}",
             display_name=listed.display_name,
             provider=provider.name,
             provider_model=listed.id,
             aliases=self._aliases(provider, listed),
-            capabilities=_names(capabilities),
-            input_modalities=_inputs(capabilities),
-            output_modalities=[pb.MODALITY_TEXT],
+            capabilities=_names(capabilities, listed, makes),
+            input_modalities=_modalities(listed.inputs) or _inputs(capabilities, listed),
+            output_modalities=_modalities(makes or _TEXT),
         )
         window = listed.context_window_tokens or prices.context_window(provider.kind, name)
         if window:
@@ -160,6 +162,8 @@ class Catalog:
             model.max_output_tokens = most
         if listed.created:
             model.create_time.CopyFrom(timestamp(listed.created))
+        if listed.ends:
+            model.deprecation_time.CopyFrom(timestamp(listed.ends))
         pricing = prices.pricing(provider.kind, name)
         if pricing is not None:
             model.pricing.CopyFrom(pricing)
@@ -198,19 +202,43 @@ async def _all_listed(provider: Provider, dialect: ListingDialect, call: Call) -
     return listed
 
 
-def _names(capabilities: Capabilities) -> Sequence[pb.Capability.ValueType]:
-    return [value for name, value in _CAPABILITIES if getattr(capabilities, name)]
+#: Names of models that make vectors, where nobody says what a model makes.
+_VECTORS = re.compile(r"embed|\b(voyage|bge|gte|e5)-|text-search|text-similarity", re.IGNORECASE)
+_EMBEDDING, _TEXT = frozenset({"EMBEDDING"}), frozenset({"TEXT"})
 
 
-def _inputs(capabilities: Capabilities) -> Sequence[pb.Modality.ValueType]:
+def _makes(listed: ListedModel, paid_for: frozenset[str], capabilities: Capabilities) -> frozenset[str]:
+    """What the model makes: as its provider says, by its name, as its prices tell; empty if nobody knows."""
+    by_name = _EMBEDDING if capabilities.embeddings and _VECTORS.search(listed.id) else frozenset[str]()
+    return listed.outputs or by_name or paid_for
+
+
+def _names(capabilities: Capabilities, listed: ListedModel, makes: frozenset[str]) -> Sequence[pb.Capability.ValueType]:
+    """What the gateway can ask for, as far as its provider does not say that the model cannot."""
+    if makes == _EMBEDDING:
+        return [pb.CAPABILITY_EMBEDDINGS] if capabilities.embeddings else []
+    told = {"embeddings": "EMBEDDING" in makes, **listed.can} if makes else listed.can
+    return [value for name, value in _CAPABILITIES if getattr(capabilities, name) and told.get(name, True)]
+
+
+def _modalities(names: frozenset[str]) -> Sequence[pb.Modality.ValueType]:
+    return sorted(pb.Modality.Value(f"MODALITY_{name}") for name in names)
+
+
+def _inputs(capabilities: Capabilities, listed: ListedModel) -> Sequence[pb.Modality.ValueType]:
     found = [pb.MODALITY_TEXT]
-    if capabilities.images:
-        found.append(pb.MODALITY_IMAGE)
-    if capabilities.audio:
-        found.append(pb.MODALITY_AUDIO)
-    if capabilities.documents:
-        found.append(pb.MODALITY_DOCUMENT)
+    for name, modality in _INPUTS:
+        if getattr(capabilities, name) and listed.can.get(name, True):
+            found.append(modality)
     return found
+
+
+#: Fields of Capabilities, and what a model with them reads.
+_INPUTS: tuple[tuple[str, pb.Modality.ValueType], ...] = (
+    ("images", pb.MODALITY_IMAGE),
+    ("audio", pb.MODALITY_AUDIO),
+    ("documents", pb.MODALITY_DOCUMENT),
+)
 
 
 def estimated_tokens(spec: completion_pb2.CompletionSpec) -> int:

@@ -26,6 +26,24 @@ def context_window(kind: str, model: str) -> int | None:
     return None if found is None else found.context_window  # type: ignore[attr-defined]
 
 
+#: Prices of what a model makes, and what that is.
+_MAKES = {
+    "output_mtok": "TEXT",
+    "output_audio_mtok": "AUDIO",
+    "output_image_mtok": "IMAGE",
+    "output_video_mtok": "VIDEO",
+}
+
+
+def makes(kind: str, model: str) -> frozenset[str]:
+    """What a model makes, as Modality names it, by what of it is paid for; empty if unknown."""
+    found = _model(kind, model)
+    if found is None:
+        return frozenset()
+    prices = found.get_prices(datetime.now(UTC))  # type: ignore[attr-defined]
+    return frozenset(what for name, what in _MAKES.items() if getattr(prices, name, None))
+
+
 def load() -> None:
     """Takes up to a second, for a thread beside the event loop. Costs are unknown until it is done."""
     global _loaded  # noqa: PLW0603  # what one process knows

@@ -208,6 +208,7 @@ def test_models_are_listed_with_what_is_known_of_them():
             display_name="Gemini 2.5 Flash",
             context_window_tokens=1_048_576,
             max_output_tokens=65_536,
+            can={"token_count": False, "reasoning": True},
         ),
         ListedModel(
             id="models/gemini-embedding-001",
@@ -215,6 +216,8 @@ def test_models_are_listed_with_what_is_known_of_them():
             display_name="Gemini Embedding 001",
             context_window_tokens=2048,
             max_output_tokens=1,
+            outputs=frozenset({"EMBEDDING"}),
+            can={"token_count": True},
         ),
     ]
     assert DIALECT.models_request().path == "/models?pageSize=1000"

@@ -239,6 +239,13 @@ class ListedModel:
     created: float | None = None
     context_window_tokens: int | None = None
     max_output_tokens: int | None = None
+    #: Kinds of content that it reads and makes, as Modality names them; empty: the provider does not say.
+    inputs: frozenset[str] = frozenset()
+    outputs: frozenset[str] = frozenset()
+    #: Fields of Capabilities of which the provider says whether the model can.
+    can: Mapping[str, bool] = field(default_factory=dict)
+    #: Unix seconds at which the provider ends it.
+    ends: float | None = None
 
 
 def part_is_foreign(part: message_pb2.ContentPart, target: Target) -> bool:

@@ -201,7 +201,7 @@ type Model struct {
 	MaxOutputTokens *int32 `protobuf:"varint,7,opt,name=max_output_tokens,json=maxOutputTokens,proto3,oneof" json:"max_output_tokens,omitempty"`
 	// What it reads. Empty if unknown.
 	InputModalities []Modality `protobuf:"varint,8,rep,packed,name=input_modalities,json=inputModalities,proto3,enum=trunkline.v1.Modality" json:"input_modalities,omitempty"`
-	// What it makes. Empty if unknown. This version says TEXT of every model.
+	// What it makes: as its provider lists it, as its prices tell, else by its name.
 	OutputModalities []Modality `protobuf:"varint,9,rep,packed,name=output_modalities,json=outputModalities,proto3,enum=trunkline.v1.Modality" json:"output_modalities,omitempty"`
 	// What can be asked of it through this gateway.
 	Capabilities []Capability `protobuf:"varint,10,rep,packed,name=capabilities,proto3,enum=trunkline.v1.Capability" json:"capabilities,omitempty"`

@@ -161,7 +161,7 @@ class Model(_message.Message):
 
     @_builtins.property
     def output_modalities(self) -> _containers.RepeatedScalarFieldContainer[Global___Modality.ValueType]:
-        """What it makes. Empty if unknown. This version says TEXT of every model."""
+        """What it makes: as its provider lists it, as its prices tell, else by its name."""
 
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[Global___Capability.ValueType]:

@@ -79,7 +79,7 @@ export type Model = Message<"trunkline.v1.Model"> & {
   inputModalities: Modality[];
 
   /**
-   * What it makes. Empty if unknown. This version says TEXT of every model.
+   * What it makes: as its provider lists it, as its prices tell, else by its name.
    *
    * @generated from field: repeated trunkline.v1.Modality output_modalities = 9;
    */

@@ -20,6 +20,7 @@ from trunkline_server.providers.assembly import Assembly, Part
 from trunkline_server.providers.base import ListedModel
 from trunkline_server.providers.dialects.anthropic_messages.errors import error_in_answer
 from trunkline_server.providers.jsontext import Reader, dumps, loads, text_of, unreadable
+from trunkline_server.providers.listing import abilities
 from trunkline_server.providers.usage import Count, added, counted, usage_from
 
 ContentPart = message_pb2.ContentPart
@@ -114,6 +115,7 @@ class _Model(Struct):
     created_at: str | None = None
     max_input_tokens: int | None = None
     max_tokens: int | None = None
+    capabilities: Any = None
 
 
 class _Models(Struct):
@@ -339,6 +341,7 @@ def decode_models(body: bytes) -> list[ListedModel]:
             created=_unix(model.created_at),
             context_window_tokens=counted(model.max_input_tokens),
             max_output_tokens=counted(model.max_tokens),
+            **abilities({"capabilities": model.capabilities}),
         )
         for model in _models.read(body).data
     ]

@@ -19,6 +19,7 @@ from trunkline_server.providers.assembly import Assembly, Part
 from trunkline_server.providers.base import ListedModel
 from trunkline_server.providers.dialects.bedrock_converse.errors import error_in_answer, is_error
 from trunkline_server.providers.jsontext import Reader, loads, text_of, unreadable
+from trunkline_server.providers.listing import abilities
 from trunkline_server.providers.media import bytes_of
 from trunkline_server.providers.usage import Count, added, counted, first, usage_from
 
@@ -375,4 +376,4 @@ def _can_be_called(row: dict[str, Any]) -> bool:
 def _listed(row: dict[str, Any], ids: tuple[str, ...], title: str) -> ListedModel:
     found = next((row[name] for name in ids if isinstance(row.get(name), str)), "")
     name = row.get(title)
-    return ListedModel(id=words(found), display_name=words(name if isinstance(name, str) else ""))
+    return ListedModel(id=words(found), display_name=words(name if isinstance(name, str) else ""), **abilities(row))

@@ -66,6 +66,8 @@ class _Model(msgspec.Struct, rename="camel", gc=False):
     display_name: str | None = None
     input_token_limit: int | None = None
     output_token_limit: int | None = None
+    thinking: Any = None
+    supported_generation_methods: list[str] | None = None
 
 
 class _Models(msgspec.Struct, gc=False):
@@ -185,10 +187,26 @@ def decode_models(body: bytes) -> list[ListedModel]:
             display_name=model.display_name or "",
             context_window_tokens=counted(model.input_token_limit) or None,
             max_output_tokens=counted(model.output_token_limit) or None,
+            outputs=frozenset({"EMBEDDING"} if _only_embeds(model) else ()),
+            can=_abilities(model),
         )
         for model in answer.models or ()
         if model.name
     ]
+
+
+def _only_embeds(model: _Model) -> bool:
+    methods = model.supported_generation_methods or ()
+    return any("embed" in method for method in methods) and "generateContent" not in methods
+
+
+def _abilities(model: _Model) -> dict[str, bool]:
+    told = (
+        {}
+        if model.supported_generation_methods is None
+        else {"token_count": "countTokens" in model.supported_generation_methods}
+    )
+    return {**told, "reasoning": model.thinking} if isinstance(model.thinking, bool) else told
 
 
 def _part(each: embedding_service_pb2.EmbeddingInput, target: Target, notes: Notes) -> dict[str, Any] | None:
