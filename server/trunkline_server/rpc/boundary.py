@@ -225,7 +225,7 @@ class Boundary:
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if call.ending is None or task is None:
-                    code, reason = _left(context)
+                    code, reason = left(context)
                     raise
                 # We ended the call ourselves: a drain or CancelCompletion.
                 task.uncancel()
@@ -327,7 +327,7 @@ class Boundary:
         )
 
 
-def _left(context: Context) -> tuple[grpc.StatusCode, str]:
+def left(context: Context) -> tuple[grpc.StatusCode, str]:
     """Why gRPC cancelled a call: its deadline has passed before ours came, or its caller is gone."""
     remaining = context.time_remaining()
     if remaining is not None and remaining <= 0:

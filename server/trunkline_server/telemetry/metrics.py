@@ -102,6 +102,11 @@ class Metrics:
             "from_provider", "from_model", "provider", "model",
         )  # fmt: skip
         self.dropped_lines = counter("log_lines_dropped", "Log lines that nobody read in time")
+        self.spans = counter(
+            "spans",
+            "Spans that ended, that were exported, and whose export failed; the rest waits, or was dropped",
+            "outcome",
+        )
         self._models = Bounded(most_values)
         self._callers = Bounded(most_values)
         self._series: dict[Key, Series] = {}
