@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from google.protobuf import json_format
 
 from trunkline.v1 import generation_pb2
+from trunkline_server import observation as observing
 from trunkline_server import prices, providers
 from trunkline_server.access import Callers
 from trunkline_server.admission import Admission, Gate
@@ -21,6 +21,7 @@ from trunkline_server.config import ConfigError, ProviderSettings, Settings
 from trunkline_server.embedded import Endpoint
 from trunkline_server.embedder import Embedder
 from trunkline_server.engine import Engine, Route
+from trunkline_server.observation import Observation, make_metrics, observe
 from trunkline_server.providers import ProviderOptions
 from trunkline_server.providers.provider import Provider
 from trunkline_server.redact import Redactor
@@ -32,7 +33,6 @@ from trunkline_server.rpc.models import ModelMethods
 from trunkline_server.rpc.pipeline import PipelineMethods
 from trunkline_server.rpc.server import Server, TlsFiles
 from trunkline_server.telemetry import Metrics, Telemetry
-from trunkline_server.telemetry.logs import LineWriter, make_access_log, make_log
 
 LOCAL = "local"
 
@@ -45,6 +45,7 @@ class App:
     engine: Engine
     telemetry: Telemetry
     settings: Settings
+    observation: Observation
     #: HOST:PORT as bound: what was configured, with the port that was found for port 0.
     address: str = ""
 
@@ -76,7 +77,7 @@ class App:
         await self.server.drain(drain.delay, drain.grace)
         await self.engine.aclose()
         self.telemetry.event("stopped")
-        self.telemetry.drain()
+        await self.observation.aclose()
 
 
 def build(
@@ -92,11 +93,9 @@ def build(
     credentials = {name: credential.provider for name, credential in settings.credentials.items()}
     _check_references(settings, known)
     redactor = Redactor(secrets_of(settings, environ, local))
-    metrics = metrics or make_metrics(settings)
-    writer = LineWriter(sys.stderr, on_drop=metrics.dropped_lines.inc)
-    log = make_log(form=settings.log.format, level=settings.log.level, stream=writer)
-    access = make_access_log(log, form=settings.log.format, level=settings.log.level, stream=writer)
-    telemetry = Telemetry(metrics, log, redactor, access=access, writer=writer)
+    kinds = {name: provider.kind for name, provider in known.items()}
+    observation = observe(settings, environ, metrics or make_metrics(settings), kinds, redactor)
+    telemetry = observation.telemetry
     admission = _admission(settings)
     engine = Engine(known, _aliases(settings), credentials, admission)
     running = Running()
@@ -114,8 +113,14 @@ def build(
     embeddings = EmbeddingMethods(Embedder(engine), admission.server)
     pipeline = PipelineMethods((completions, embeddings), running)
     services = (completions, embeddings, ModelMethods(catalog), pipeline)
-    server = Server(services, boundary, max_request_bytes=settings.limits.max_request_bytes, share_port=share_port)
-    return App(server, engine, telemetry, settings)
+    server = Server(
+        services,
+        boundary,
+        max_request_bytes=settings.limits.max_request_bytes,
+        share_port=share_port,
+        interceptors=observation.interceptors,
+    )
+    return App(server, engine, telemetry, settings, observation)
 
 
 def provider_settings(settings: Settings, environ: Mapping[str, str]) -> dict[str, ProviderSettings]:
@@ -145,7 +150,7 @@ def secrets_of(settings: Settings, environ: Mapping[str, str], local: Endpoint |
     keys += [_key_of(name, provider, environ) for name, provider in provider_settings(settings, environ).items()]
     if local is not None:
         keys.append(local.api_key)
-    return providers.secrets_of(keys)
+    return [*providers.secrets_of(keys), *observing.secrets_of(environ)]
 
 
 def _key_of(name: str, provider: ProviderSettings, environ: Mapping[str, str]) -> str:
@@ -180,6 +185,7 @@ def _providers(settings: Settings, environ: Mapping[str, str], local: Endpoint |
             ca_file=str(asked.ca_file) if asked.ca_file else None,
             max_connections=asked.max_connections,
             models=asked.models,
+            propagates=settings.otel.propagate if asked.propagate is None else asked.propagate,
         )
         try:
             made[name] = providers.build(options)
@@ -239,19 +245,6 @@ def default_mistakes(defaults: Mapping[str, object]) -> list[str]:
     except json_format.ParseError as error:
         return [f"defaults: {error}"]
     return [f"{violation.field}: {violation.description}" for violation in validation.of_params(params, "defaults")]
-
-
-def make_metrics(settings: Settings) -> Metrics:
-    """With the bounds of the configuration."""
-    made = Metrics() if settings.metrics is None else Metrics(most_values=settings.metrics.max_values)
-    made.know(models=_configured_models(settings), callers=[caller.name for caller in settings.callers])
-    return made
-
-
-def _configured_models(settings: Settings) -> list[str]:
-    """Names of models that the operator chose, as providers call them."""
-    listed = [model for provider in (settings.providers or {}).values() for model in provider.models]
-    return [*(target.model for target in settings.models.values()), *listed]
 
 
 def _aliases(settings: Settings) -> dict[str, Route]:

@@ -174,6 +174,8 @@ class ProviderSettings(KeyReference):
     max_waiting: Annotated[int, Field(ge=0)] = 1000
     #: Models to list when the provider lists none.
     models: tuple[str, ...] = ()
+    #: Requests carry the W3C headers of the call's trace; default: as otel.propagate.
+    propagate: bool | None = None
 
 
 class ModelTarget(_Strict):
@@ -263,6 +265,19 @@ class MetricsSettings(_Strict):
     port: Annotated[int, Field(ge=1, le=65_535)]
     #: Distinct models, and distinct callers, that are told apart; those beyond it are counted together as `other`.
     max_values: Annotated[int, Field(ge=1, le=10_000)] = 100
+
+
+class OtelSettings(_Strict):
+    """Spans, exported over OTLP/gRPC; needs the extra `otel`. What is not here comes from the usual OTEL_ variables."""
+
+    #: http://HOST:PORT or https://HOST:PORT; default: OTEL_EXPORTER_OTLP_ENDPOINT, and without one there are no spans.
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s/?#@]+/?$")] | None = None
+    #: Resource attribute `service.name`; OTEL_SERVICE_NAME wins.
+    service_name: Annotated[str, Field(min_length=1, max_length=256)] = "trunkline"
+    #: Share of the traces that begin here; a caller's trace is sampled as the caller wants. Default: all.
+    sample: Annotated[float, Field(ge=0, le=1)] | None = None
+    #: Requests to providers carry the W3C headers of the call's trace, also without an exporter.
+    propagate: bool = False
 
 
 class LogSettings(_Strict):
@@ -420,6 +435,8 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     #: Absent: no metrics page.
     metrics: MetricsSettings | None = None
+    #: OpenTelemetry.
+    otel: OtelSettings = OtelSettings()
     #: Logs on standard error.
     log: LogSettings = LogSettings()
     #: Where the server keeps what outlives it: the spool of records, and the records of `sqlite:`. Default:

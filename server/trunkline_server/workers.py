@@ -22,6 +22,7 @@ from prometheus_client import multiprocess
 from trunkline_server import app as composition
 from trunkline_server.config import ConfigError, Settings, split_address
 from trunkline_server.embedded import Endpoint
+from trunkline_server.observation import make_metrics
 from trunkline_server.telemetry.logs import make_log
 
 #: A worker that dies sooner than this after its start is not replaced at once, but with growing delay.
@@ -44,7 +45,7 @@ def run_loop(main: Any) -> int:
 
 
 async def _serve(settings: Settings, environ: Mapping[str, str], local: Endpoint | None, share_port: bool) -> int:
-    metrics = composition.make_metrics(settings)
+    metrics = make_metrics(settings)
     app = composition.build(settings, environ, local=local, share_port=share_port, metrics=metrics)
     try:
         if not share_port:

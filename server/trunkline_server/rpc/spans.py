@@ -24,7 +24,7 @@ from trunkline_server.telemetry.spans import SERVER_ERRORS
 Behavior = Callable[[Any, Any], Awaitable[Any]]
 
 
-class ServerSpans(OpenTelemetryAioServerInterceptor):  # type: ignore[misc]  # it ships without types
+class ServerSpans(OpenTelemetryAioServerInterceptor):  # type: ignore[misc]  # it has no types
     """A span for each RPC of our services, which continues the caller's trace."""
 
     def __init__(self, tracer: Tracer) -> None:

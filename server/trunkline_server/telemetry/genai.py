@@ -37,8 +37,9 @@ _OPERATIONS: Mapping[str, str] = {
 }
 
 _FINISH_REASONS: Mapping[int, str] = {
-    number: name.removeprefix("FINISH_REASON_").lower() for name, number in completion_pb2.FinishReason.items()
-} | {completion_pb2.FINISH_REASON_TOOL_CALLS: "tool_call"}
+    **{n: name.removeprefix("FINISH_REASON_").lower() for name, n in completion_pb2.FinishReason.items()},
+    completion_pb2.FINISH_REASON_TOOL_CALLS: "tool_call",
+}
 
 _CAUSES: Mapping[int, str] = {cause: cause.name.lower() for cause in Cause}
 

@@ -42,7 +42,7 @@ def provider(
         del own["service.name"]
     made = TracerProvider(
         sampler=None if sample is None else ParentBased(TraceIdRatioBased(sample)),
-        resource=Resource.create(own),  # type: ignore[arg-type]  # it takes more kinds of values
+        resource=Resource.create(own),
         id_generator=_Ids(),
         shutdown_on_exit=False,  # without a bound
     )
@@ -57,6 +57,7 @@ class CallSpans:
     def __init__(self, made: TracerProvider, kinds: Mapping[str, str]) -> None:
         """`kinds`: of the providers, by name."""
         self._provider = made
+        self._ids = made.id_generator
         self._tracer = made.get_tracer("trunkline_server", __version__)
         self._kinds = kinds
         self._inner: dict[str, Span] = {}
@@ -85,6 +86,8 @@ class CallSpans:
         if span.is_recording():
             span.set_attributes(_of_call(call))
             if reason:
+                span.set_attribute("trunkline.reason", reason)
+            if code in SERVER_ERRORS:
                 span.set_attribute("error.type", reason)
             for attempt in call.attempts:
                 self._attempt(call, attempt, code, reason)
@@ -96,9 +99,8 @@ class CallSpans:
 
     def _attempt(self, call: Call, attempt: Attempt, code: str, reason: str) -> None:
         kind = self._kinds.get(attempt.provider, attempt.provider)
-        ids = self._provider.id_generator
-        assert isinstance(ids, _Ids)
-        ids.next_span = int(attempt.otel_span_id or "0", 16)
+        if isinstance(self._ids, _Ids):
+            self._ids.next_span = int(attempt.otel_span_id or "0", 16)
         span = self._tracer.start_span(
             f"{genai.operation(call.method)} {attempt.model}",
             kind=SpanKind.CLIENT,
