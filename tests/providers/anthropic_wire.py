@@ -84,23 +84,6 @@ def streamed(message: dict[str, Any], pieces: random.Random) -> bytes:
     return sse(*payloads)
 
 
-def plain(completion: completion_pb2.Completion) -> completion_pb2.Completion:
-    """The answer without how its JSON was spaced."""
-    copy = completion_pb2.Completion()
-    copy.CopyFrom(completion)
-    copy.usage.raw_json = ""
-    for part in copy.choices[0].message.parts:
-        if part.HasField("tool_call"):
-            part.tool_call.arguments_json = json.dumps(json.loads(part.tool_call.arguments_json), sort_keys=True)
-        if part.HasField("opaque"):
-            part.opaque.json = json.dumps(json.loads(part.opaque.json), sort_keys=True)
-        if part.HasField("signature") and part.signature.startswith("{"):
-            part.signature = json.dumps(json.loads(part.signature))
-        for citation in part.text.citations if part.HasField("text") else ():
-            citation.raw_json = json.dumps(json.loads(citation.raw_json), sort_keys=True)
-    return copy
-
-
 _VALUES = [b"null", b'"\\ud83d"', b"[]", b"{}", b"-1", b"1e999", b"4294967296", b'{"a":[1]}', b"[[[[", b"\xff", b"true"]
 
 

@@ -10,8 +10,6 @@ from typing import Any
 
 from tests.providers.wires import Wire
 
-from trunkline.v1 import completion_pb2
-
 WIRE = Wire("bedrock", "us.anthropic.claude-sonnet-4-5-20250929-v1:0")
 WHOLE = ("text.json", "tools.json", "cited.json")
 
@@ -88,18 +86,3 @@ def told(answer: dict[str, Any], size: int = 3) -> list[tuple[str, dict[str, Any
 
 def streamed(answer: dict[str, Any], size: int = 3) -> bytes:
     return b"".join(event(name, payload) for name, payload in told(answer, size))
-
-
-def plain(completion: completion_pb2.Completion) -> completion_pb2.Completion:
-    """The answer without how its JSON was spaced."""
-    copy = completion_pb2.Completion()
-    copy.CopyFrom(completion)
-    copy.usage.raw_json = ""
-    for part in copy.choices[0].message.parts:
-        if part.HasField("tool_call"):
-            part.tool_call.arguments_json = json.dumps(json.loads(part.tool_call.arguments_json), sort_keys=True)
-        if part.HasField("opaque"):
-            part.opaque.json = json.dumps(json.loads(part.opaque.json), sort_keys=True)
-        for citation in part.text.citations if part.HasField("text") else ():
-            citation.raw_json = json.dumps(json.loads(citation.raw_json), sort_keys=True)
-    return copy

@@ -22,10 +22,10 @@ from tests.providers.anthropic_wire import (
     disturbed,
     events_of,
     fixture,
-    plain,
     sse,
     streamed,
 )
+from tests.providers.wires import in_pieces, plain
 
 from trunkline.v1 import completion_pb2, completion_service_pb2
 from trunkline_server.errors import (
@@ -35,7 +35,6 @@ from trunkline_server.errors import (
 )
 from trunkline_server.providers.assembly import Assembly
 from trunkline_server.providers.base import BARE, Event
-from trunkline_server.providers.framing import FRAMINGS
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -98,15 +97,8 @@ def test_however_a_stream_is_cut_into_chunks_the_answer_is_the_same(sizes: list[
     data = fixture(name)
     if name.endswith(".json"):
         data = streamed(json.loads(data), random.Random(1))
-    framer = FRAMINGS["sse"]()
-    events: list[Event] = []
-    at = 0
-    for size in sizes:
-        events += framer.feed(data[at : at + size])
-        at += size
-    events += [*framer.feed(data[at:]), *framer.end()]
 
-    assert decoded(events).completion() == decoded(events_of(data)).completion()
+    assert decoded(in_pieces(data, sizes)).completion() == decoded(events_of(data)).completion()
 
 
 def test_input_of_a_block_that_the_provider_ran_is_folded_in_byte_for_byte():

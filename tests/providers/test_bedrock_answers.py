@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.providers.anthropic_wire import disturbed, mutated
-from tests.providers.bedrock_wire import WHOLE, WIRE, event, exception, framed, plain, streamed, told
-from tests.providers.wires import calls_of, kinds, parts_of
+from tests.providers.bedrock_wire import WHOLE, WIRE, event, exception, framed, streamed, told
+from tests.providers.wires import calls_of, kinds, parts_of, plain
 
 from trunkline.v1 import completion_pb2
 from trunkline_server.errors import (

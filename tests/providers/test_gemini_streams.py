@@ -11,7 +11,7 @@ import pytest
 from google.genai import types
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.providers.anthropic_wire import disturbed, plain
+from tests.providers.anthropic_wire import disturbed
 from tests.providers.gemini_wire import (
     DIALECT,
     WHOLE,
@@ -23,6 +23,7 @@ from tests.providers.gemini_wire import (
     sse,
     streamed,
 )
+from tests.providers.wires import in_pieces, plain
 
 from trunkline.v1 import completion_pb2, completion_service_pb2
 from trunkline_server.errors import (
@@ -34,7 +35,6 @@ from trunkline_server.errors import (
 )
 from trunkline_server.providers.assembly import Assembly
 from trunkline_server.providers.base import BARE, Event
-from trunkline_server.providers.framing import FRAMINGS
 
 
 def joined(answer: completion_pb2.Completion) -> completion_pb2.Completion:
@@ -155,15 +155,8 @@ def test_however_a_stream_is_cut_into_chunks_the_answer_is_the_same(sizes: list[
     data = fixture(name)
     if name.endswith(".json"):
         data = streamed(json.loads(data), random.Random(1))
-    framer = FRAMINGS["sse"]()
-    events: list[Event] = []
-    at = 0
-    for size in sizes:
-        events += framer.feed(data[at : at + size])
-        at += size
-    events += [*framer.feed(data[at:]), *framer.end()]
 
-    assert decoded(events).completion() == decoded(events_of(data)).completion()
+    assert decoded(in_pieces(data, sizes)).completion() == decoded(events_of(data)).completion()
 
 
 def test_a_stream_that_comes_as_an_array_is_read():

@@ -11,9 +11,10 @@ from google.protobuf import text_format
 
 from trunkline.collect import Collector
 from trunkline.v1 import completion_pb2, completion_service_pb2, embedding_service_pb2, message_pb2
+from trunkline_server.errors import LLMError
 from trunkline_server.providers import DIALECTS, KINDS
 from trunkline_server.providers.assembly import Assembly
-from trunkline_server.providers.base import Event, Notes, Target, UpstreamRequest
+from trunkline_server.providers.base import Dialect, Event, Notes, Target, UpstreamRequest
 from trunkline_server.providers.framing import FRAMINGS
 
 
@@ -133,3 +134,50 @@ def _event(name: str) -> completion_service_pb2.StreamCompletionResponse:
     made = completion_service_pb2.StreamCompletionResponse()
     getattr(made, name).SetInParent()
     return made
+
+
+def plain(completion: completion_pb2.Completion) -> completion_pb2.Completion:
+    """The answer without how its JSON was spaced."""
+    copy = completion_pb2.Completion()
+    copy.CopyFrom(completion)
+    copy.usage.raw_json = ""
+    for part in copy.choices[0].message.parts:
+        if part.HasField("tool_call"):
+            part.tool_call.arguments_json = json.dumps(json.loads(part.tool_call.arguments_json), sort_keys=True)
+        if part.HasField("opaque"):
+            part.opaque.json = json.dumps(json.loads(part.opaque.json), sort_keys=True)
+        if part.HasField("signature") and part.signature.startswith("{"):
+            part.signature = json.dumps(json.loads(part.signature))
+        for citation in part.text.citations if part.HasField("text") else ():
+            citation.raw_json = json.dumps(json.loads(citation.raw_json), sort_keys=True)
+    return copy
+
+
+def in_pieces(data: bytes, sizes: list[int]) -> list[Event]:
+    """The events of a stream of server-sent events that arrives in pieces of these sizes."""
+    framer = FRAMINGS["sse"]()
+    events: list[Event] = []
+    at = 0
+    for size in sizes:
+        events += framer.feed(data[at : at + size])
+        at += size
+    return [*events, *framer.feed(data[at:]), *framer.end()]
+
+
+def is_answer_or_error(dialect: Dialect, body: bytes, events: list[Event] | None) -> None:
+    """Holds that what arrives, a body or events, is an answer that is complete, or an error of the provider's."""
+    assembly = Assembly("any", "asked-for", emits=True)
+    try:
+        if events is None:
+            dialect.decode(body, assembly)
+        else:
+            decoder = dialect.decoder(assembly)
+            for event in events:
+                decoder.event(event)
+            decoder.end()
+    except LLMError:
+        pass
+    else:
+        assert assembly.finished
+    assembly.events()
+    assembly.completion().SerializeToString()
