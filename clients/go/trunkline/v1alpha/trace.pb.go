@@ -220,9 +220,11 @@ type Trace struct {
 	// Bytes of all messages sent to the caller.
 	ResponseBytes int64 `protobuf:"varint,27,opt,name=response_bytes,json=responseBytes,proto3" json:"response_bytes,omitempty"`
 	// Events sent to the caller of a stream.
-	Events        uint32 `protobuf:"varint,28,opt,name=events,proto3" json:"events,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Events uint32 `protobuf:"varint,28,opt,name=events,proto3" json:"events,omitempty"`
+	// W3C id of the caller's span, that the server's is a child of; 16 lower-case hexadecimal digits. Empty without one.
+	OtelParentSpanId string `protobuf:"bytes,29,opt,name=otel_parent_span_id,json=otelParentSpanId,proto3" json:"otel_parent_span_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Trace) Reset() {
@@ -473,6 +475,13 @@ func (x *Trace) GetEvents() uint32 {
 		return x.Events
 	}
 	return 0
+}
+
+func (x *Trace) GetOtelParentSpanId() string {
+	if x != nil {
+		return x.OtelParentSpanId
+	}
+	return ""
 }
 
 type isTrace_Request interface {
@@ -785,7 +794,8 @@ var File_trunkline_v1alpha_trace_proto protoreflect.FileDescriptor
 
 const file_trunkline_v1alpha_trace_proto_rawDesc = "" +
 	"\n" +
-	"\x1dtrunkline/v1alpha/trace.proto\x12\x11trunkline.v1alpha\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dtrunkline/v1/completion.proto\x1a$trunkline/v1/embedding_service.proto\x1a\x18trunkline/v1/error.proto\"\xf6\t\n" +
+	"\x1dtrunkline/v1alpha/trace.proto\x12\x11trunkline.v1alpha\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dtrunkline/v1/completion.proto\x1a$trunkline/v1/embedding_service.proto\x1a\x18trunkline/v1/error.proto\"\xa5\n" +
+	"\n" +
 	"\x05Trace\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1d.trunkline.v1alpha.TraceStateR\x05state\x12\x16\n" +
@@ -823,7 +833,8 @@ const file_trunkline_v1alpha_trace_proto_rawDesc = "" +
 	"\ttruncated\x18\x19 \x01(\bR\ttruncated\x12#\n" +
 	"\rrequest_bytes\x18\x1a \x01(\x05R\frequestBytes\x12%\n" +
 	"\x0eresponse_bytes\x18\x1b \x01(\x03R\rresponseBytes\x12\x16\n" +
-	"\x06events\x18\x1c \x01(\rR\x06events\x1a9\n" +
+	"\x06events\x18\x1c \x01(\rR\x06events\x12-\n" +
+	"\x13otel_parent_span_id\x18\x1d \x01(\tR\x10otelParentSpanId\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\t\n" +

@@ -152,6 +152,7 @@ class Trace(_message.Message):
     REQUEST_BYTES_FIELD_NUMBER: _builtins.int
     RESPONSE_BYTES_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    OTEL_PARENT_SPAN_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, "traces/{trace}"; {trace} is the gateway's id of the call, as Completion.id."""
     state: Global___TraceState.ValueType
@@ -188,6 +189,8 @@ class Trace(_message.Message):
     """Bytes of all messages sent to the caller."""
     events: _builtins.int
     """Events sent to the caller of a stream."""
+    otel_parent_span_id: _builtins.str
+    """W3C id of the caller's span, that the server's is a child of; 16 lower-case hexadecimal digits. Empty without one."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When the gateway took the call."""
@@ -259,10 +262,11 @@ class Trace(_message.Message):
         request_bytes: _builtins.int = ...,
         response_bytes: _builtins.int = ...,
         events: _builtins.int = ...,
+        otel_parent_span_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["completion", b"completion", "completion_spec", b"completion_spec", "counted_tokens", b"counted_tokens", "embedding_spec", b"embedding_spec", "embeddings", b"embeddings", "request", b"request", "response", b"response", "start_time", b"start_time", "status", b"status", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_model", b"asked_model", "attempts", b"attempts", "caller", b"caller", "cancelled", b"cancelled", "capture", b"capture", "completion", b"completion", "completion_spec", b"completion_spec", "counted_tokens", b"counted_tokens", "embedding_spec", b"embedding_spec", "embeddings", b"embeddings", "events", b"events", "labels", b"labels", "method", b"method", "model", b"model", "name", b"name", "otel_span_id", b"otel_span_id", "otel_trace_id", b"otel_trace_id", "provider", b"provider", "request", b"request", "request_bytes", b"request_bytes", "request_id", b"request_id", "response", b"response", "response_bytes", b"response_bytes", "start_time", b"start_time", "state", b"state", "status", b"status", "streamed", b"streamed", "timing", b"timing", "truncated", b"truncated", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_model", b"asked_model", "attempts", b"attempts", "caller", b"caller", "cancelled", b"cancelled", "capture", b"capture", "completion", b"completion", "completion_spec", b"completion_spec", "counted_tokens", b"counted_tokens", "embedding_spec", b"embedding_spec", "embeddings", b"embeddings", "events", b"events", "labels", b"labels", "method", b"method", "model", b"model", "name", b"name", "otel_parent_span_id", b"otel_parent_span_id", "otel_span_id", b"otel_span_id", "otel_trace_id", b"otel_trace_id", "provider", b"provider", "request", b"request", "request_bytes", b"request_bytes", "request_id", b"request_id", "response", b"response", "response_bytes", b"response_bytes", "start_time", b"start_time", "state", b"state", "status", b"status", "streamed", b"streamed", "timing", b"timing", "truncated", b"truncated", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["completion_spec", "embedding_spec"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
