@@ -34,7 +34,7 @@ SMALL_RECORDINGS, SAMPLED_PREFIXES, STREAMS_BY_EVENT, MUTATIONS = 3, 50, 20, 100
 #: What a mutation writes: what parsers stumble over.
 _SPLINTERS = (
     b"null", b"{}", b"[]", b'""', b"-1", b"1e999", b"true", b'"\\ud83d"', b"\x00", b"\xff\xfe", b"{", b"}", b"[",
-    b'"', b",", b"\r\n\r\n", b"data: ", b"event: error\n", b"99999999999999999999", b"\n",
+    b'"', b",", b"\r\n\r\n", b"data: ", b"event: error\n", b"99999999999999999999", b"1" * 5000, b"\n",
 )  # fmt: skip
 
 #: Ids of tool calls that the gateway makes at random, where the provider named neither the call nor the answer.

@@ -7,8 +7,8 @@ import re
 
 import pydantic_core
 
-#: A number that the text ends in may go on: 12 may be the beginning of 1234.
-_NUMBER_AT_END = re.compile(r"(?:-?\d[\d.eE+-]*|-)$")
+#: What numbers are made of, and how one begins.
+_NUMERALS, _NUMBER = "0123456789.eE+-", re.compile(r"-?\d|-$")
 
 
 def parsed(text: str) -> dict[str, object] | None:
@@ -33,16 +33,24 @@ def completed(text: str) -> str | None:
         json.loads(stripped)
     except RecursionError:
         return None
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data":
+    except ValueError as error:
+        # Python reads no number of more than some thousand digits, and says so with another error.
+        if not isinstance(error, json.JSONDecodeError) or error.msg == "Extra data":
             return None
     else:
         return None
     try:
-        value = pydantic_core.from_json(_NUMBER_AT_END.sub("", stripped), allow_partial=True, allow_inf_nan=False)
+        value = pydantic_core.from_json(_without_number(stripped), allow_partial=True, allow_inf_nan=False)
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except ValueError:
         return None
+
+
+def _without_number(text: str) -> str:
+    """Without the number that it ends in, which may go on: 12 may be the beginning of 1234."""
+    begins = len(text.rstrip(_NUMERALS))
+    number = _NUMBER.search(text, begins)
+    return text if number is None else text[: number.start()]
 
 
 def without_argument(text: str, name: str) -> tuple[str, str | None]:
