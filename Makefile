@@ -174,7 +174,7 @@ format: $(VENV)/.dev $(TS_READY) ## rewrite to the project's style
 
 # ---------------------------------------------------------------------------------------------------------- evidence
 
-.PHONY: fidelity fidelity-requests robustness bench bench-decode bench-peers bench-traces docs
+.PHONY: fidelity fidelity-requests robustness bench bench-decode bench-peers bench-traces docs screenshots
 fidelity: $(VENV)/.dev ## replay recorded provider traffic (CORPUS=DIR, FAMILIES=a,b OUT=FILE MIN=99)
 	@test -n "$(CORPUS)" || { echo "trunkline: name the recordings: make fidelity CORPUS=DIR" >&2; exit 2; }
 	@$(BIN)/python -m tests.fidelity.run --corpus "$(CORPUS)" $(if $(FAMILIES),--families "$(FAMILIES)") \
@@ -203,6 +203,9 @@ bench-traces: $(VENV)/.dev ## read a million stored records by every filter (ARG
 
 docs: $(VENV)/.dev ## rewrite the generated pages
 	@$(BIN)/python -m tools.docs
+
+screenshots: $(VENV)/.dev ## take the pictures of docs/images anew, in the system's Chromium
+	@$(BIN)/python -m tools.screenshots
 
 # -------------------------------------------------------------------------------------------------------- housekeeping
 

@@ -60,12 +60,6 @@ def families(corpus: Path) -> list[str]:
     return sorted(names)
 
 
-def tools(corpus: Path) -> Path:
-    """The folder with replay.py and score.py: beside the corpus, in it, or beside this project's own corpus."""
-    places = (corpus.parent / "tools", corpus / "tools", Path(__file__).resolve().parents[3] / "shared" / "tools")
-    return next((place for place in places if (place / "replay.py").exists()), places[0]).resolve()
-
-
 def read(corpus: Path, family: str) -> Iterator[Recording]:
     """The recordings of a family; none if the corpus has no file of that name."""
     for row in rows(corpus, family):

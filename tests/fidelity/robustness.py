@@ -229,7 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0, 1 if anything but an LLMError was raised, 2 if it cannot run."""
     options = _options(arguments)
     folder: Path = options.corpus
-    tools = (options.tools or corpus.tools(folder)) / "replay.py"
+    tools = (options.tools or folder.parent / "tools") / "replay.py"
     if not (folder / "recordings").exists() or not tools.exists():
         sys.stderr.write(f"robustness: there is no {folder / 'recordings'} or no {tools}\n")
         return 2

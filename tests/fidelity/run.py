@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0, 1 below --min, 2 if it cannot run."""
     options = _options(arguments)
     folder: Path = options.corpus
-    tools = (options.tools or corpus.tools(folder)).resolve()
+    tools = (options.tools or folder.parent / "tools").resolve()
     missing = [str(path) for path in (folder / "recordings", tools / "replay.py") if not path.exists()]
     if missing:
         sys.stderr.write(f"fidelity: there is no {' and no '.join(missing)}\n")

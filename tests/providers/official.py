@@ -8,15 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import botocore.session
-from anthropic.types.message_count_tokens_params import MessageCountTokensParams
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming as Anthropic
 from botocore.validate import ParamValidator
 from cohere.v2 import raw_client
 from google.genai import types
 from mistralai.client.models import ChatCompletionRequest as Mistral
-from mistralai.client.models import EmbeddingRequest
 from openai.types.chat.completion_create_params import CompletionCreateParams as Chat
-from openai.types.embedding_create_params import EmbeddingCreateParams
 from openai.types.responses.input_token_count_params import InputTokenCountParams
 from openai.types.responses.response_create_params import ResponseCreateParamsNonStreaming as Responses
 from pydantic import BaseModel, TypeAdapter
@@ -38,12 +35,6 @@ _GEMINI: Mapping[str, TypeAdapter[Any]] = {
     "tools": TypeAdapter(list[types.Tool]),
 }
 _MISTRAL: TypeAdapter[Any] = TypeAdapter(Mistral)
-_ANTHROPIC_COUNT: TypeAdapter[Any] = TypeAdapter(MessageCountTokensParams)
-_VECTORS: Mapping[str, TypeAdapter[Any]] = {
-    "openai": TypeAdapter(EmbeddingCreateParams),
-    "azure": TypeAdapter(EmbeddingCreateParams),
-    "mistral": TypeAdapter(EmbeddingRequest),
-}
 _COHERE = typing.get_type_hints(raw_client.RawV2Client.chat)
 _EMBED = typing.get_type_hints(raw_client.RawV2Client.embed)
 _BEDROCK = botocore.session.Session().get_service_model("bedrock-runtime")
@@ -88,10 +79,6 @@ def anthropic(body: Body) -> None:
     _exhausted(_ANTHROPIC.validate_json(json.dumps(named), extra="forbid"))
 
 
-def anthropic_count(body: Body) -> None:
-    _exhausted(_ANTHROPIC_COUNT.validate_json(json.dumps(body), extra="forbid"))
-
-
 def gemini(body: Body) -> None:
     for name, value in body.items():
         _GEMINI[name].validate_json(json.dumps(value), extra="forbid")
@@ -109,13 +96,6 @@ def cohere(body: Body, parameters: Mapping[str, Any] = _COHERE) -> None:
 
 def cohere_embeddings(body: Body) -> None:
     cohere(body, _EMBED)
-
-
-def vectors(kind: str, body: Body) -> None:
-    if kind == "cohere":
-        cohere_embeddings(body)
-    else:
-        _VECTORS[kind].validate_json(json.dumps(body), extra="forbid")
 
 
 def converse(body: Body) -> None:

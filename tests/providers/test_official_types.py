@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import text_format
 from tests.providers import official
 
-from trunkline.v1 import completion_pb2, embedding_service_pb2
+from trunkline.v1 import completion_pb2
 from trunkline_server.providers import DIALECTS, KINDS
 from trunkline_server.providers.base import Notes, Target
 from trunkline_server.providers.prepare import prepared
@@ -154,44 +154,3 @@ def test_a_request_is_one_that_the_official_client_could_send(kind: str, model: 
 
 def test_every_official_type_has_models():
     assert MODELS.keys() == official.TYPES.keys()
-
-
-@pytest.mark.parametrize(
-    ("kind", "check"), [("anthropic", official.anthropic_count), ("openai-responses", official.openai_count)]
-)
-@pytest.mark.parametrize("what", SPECS)
-def test_a_count_is_one_that_the_official_client_could_ask_for(kind: str, check: Any, what: str):
-    for model in MODELS[kind]:
-        target = Target(kind, kind, model, KINDS[kind].capabilities_of(model))
-        dialect: Any = DIALECTS[KINDS[kind].tongue_of(model).dialect]()
-        asked = text_format.Parse(SPECS[what], completion_pb2.CompletionSpec())
-
-        check(json.loads(dialect.encode_count(prepared(asked, None), target, Notes()).body))
-
-
-TASK, TOKENS = "inputs { text: 'a' } task: EMBEDDING_TASK_QUERY", "inputs { token_ids { ids: 1 ids: 2 } }"
-#: What a provider has no words for.
-UNSAID = {("openai", TASK), ("azure", TASK), ("mistral", TASK), ("mistral", TOKENS), ("cohere", TOKENS)}
-
-
-@pytest.mark.parametrize("kind", ["openai", "azure", "mistral", "cohere"])
-@pytest.mark.parametrize(
-    "spec",
-    [
-        "inputs { text: 'a' }",
-        "inputs { text: 'a' } inputs { text: 'b' } dimensions: 256 end_user_id: 'u'",
-        TASK,
-        TOKENS,
-    ],
-)
-def test_embeddings_are_asked_for_as_the_official_client_could(kind: str, spec: str):
-    asked = text_format.Parse(spec, embedding_service_pb2.EmbeddingSpec())
-    model = {"mistral": "mistral-embed", "cohere": "embed-v4.0"}.get(kind, "text-embedding-3-small")
-    target, notes = Target(kind, kind, model, KINDS[kind].capabilities_of(model)), Notes()
-    dialect: Any = DIALECTS[KINDS[kind].dialect]()
-
-    body = json.loads(dialect.encode_embeddings(asked, asked.inputs, target, notes).body)
-
-    if not notes.unsupported:
-        official.vectors(kind, body)
-    assert bool(notes.unsupported) == ((kind, spec) in UNSAID)

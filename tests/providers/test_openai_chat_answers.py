@@ -16,7 +16,6 @@ from tests.providers.openai_chat import (
     kinds,
     said,
 )
-from tests.providers.openai_chat_requests import asked, spec_of
 
 from trunkline.v1 import completion_pb2
 from trunkline_server.errors import (
@@ -278,10 +277,3 @@ def test_an_error_in_a_200_is_an_error():
         answer_of({"error": {"message": "Provider returned error", "code": 502}})
     with pytest.raises(LLMBadRequestError):
         answer_of({"object": "error", "message": "no such thing", "type": "BadRequestError", "code": 400})
-
-
-def test_what_minimax_says_of_a_success_is_no_error():
-    fine = {"status_code": 0, "status_msg": ""}
-
-    assert said({"role": "assistant", "content": "Hi."}, base_resp=fine).choices[0].message.parts[0].text.text == "Hi."
-    assert asked(spec_of(), "minimax", "MiniMax-M2").body["reasoning_split"] is True

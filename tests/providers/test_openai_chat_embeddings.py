@@ -61,18 +61,6 @@ def test_what_cannot_be_embedded_is_named():
     assert asked(text("a"), task=pb.EMBEDDING_TASK_QUERY)[1] == ["task"]
 
 
-def test_those_who_search_with_vectors_are_told_what_they_are_for_and_how_long_they_are_to_be():
-    body, noted = asked(text("a"), kind="voyage", dimensions=256, task=pb.EMBEDDING_TASK_QUERY)
-
-    assert body == {
-        "model": "embed-3", "input": ["a"], "encoding_format": "base64", "output_dimension": 256, "input_type": "query",
-    }  # fmt: skip
-    assert noted == []
-    assert asked(text("a"), kind="voyage", task=pb.EMBEDDING_TASK_DOCUMENT)[0]["input_type"] == "document"
-    assert asked(text("a"), kind="voyage", task=pb.EMBEDDING_TASK_CLUSTERING)[1] == ["task"]
-    assert asked(tokens(1), kind="voyage")[1] == asked(tokens(1), kind="mistral")[1] == ["inputs"]
-
-
 def test_provider_options_are_merged_last():
     options = {"openai": '{"encoding_format": null, "extra": 1}'}
 

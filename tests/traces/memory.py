@@ -13,7 +13,8 @@ import grpc
 from tests.gateway import until
 
 from trunkline.v1 import message_pb2
-from trunkline.v1alpha import trace_pb2, trace_service_pb2
+from trunkline.v1alpha import trace_pb2
+from trunkline.v1alpha import trace_service_pb2 as pb
 from trunkline.v1alpha.trace_service_pb2_grpc import TraceServiceStub
 from trunkline_server.access import Callers
 from trunkline_server.rpc.boundary import Boundary, Limits, Running
@@ -71,7 +72,7 @@ class Memory:
 
     async def list(
         self,
-        which: trace_service_pb2.TraceFilter,
+        which: pb.TraceFilter,
         *,
         after: Position | None,
         size: int,
@@ -90,7 +91,7 @@ class Memory:
             found = [t for t in found if (key(position(t)) > end if oldest_first else key(position(t)) < end)]
         return Page([trace if full else without_content(trace) for trace in found[:size]], len(found) > size)
 
-    async def totals(self, which: trace_service_pb2.TraceFilter, *, span_us: int) -> Sequence[Total]:
+    async def totals(self, which: pb.TraceFilter, *, span_us: int) -> Sequence[Total]:
         await self._ask()
         sums: dict[tuple[int, str, str], list[int]] = {}
         for one in self.records.values():
@@ -201,3 +202,18 @@ async def reading(
 def names(traces: Iterable[trace_pb2.Trace]) -> list[int]:
     """The numbers of the calls."""
     return [int(one.name.removeprefix("traces/cmpl_"), 16) for one in traces]
+
+
+async def exported(traces: Any, **asked: Any) -> tuple[bytes, int, list[int]]:
+    """Everything, how many records were counted, and the sizes of the pieces."""
+    pieces = [piece async for piece in traces.ExportTraces(pb.ExportTracesRequest(**asked))]
+    return b"".join(p.ndjson for p in pieces), sum(p.count for p in pieces), [len(p.ndjson) for p in pieces]
+
+
+async def next_trace(tail: Any) -> pb.TailTracesResponse:
+    """The next message with a record."""
+    while True:
+        message = await tail.read()
+        assert message is not grpc.aio.EOF
+        if message.HasField("trace"):
+            return message  # type: ignore[no-any-return]  # a stub's

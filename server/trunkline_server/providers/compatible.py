@@ -218,8 +218,6 @@ ROWS: dict[str, Row] = {
                 user="",
                 stream_usage=False,
                 base64_vectors=False,
-                embeds_tokens=False,
-                dimensions="output_dimension",
             ),
             documents=True,
             audio=True,
@@ -419,12 +417,7 @@ ROWS: dict[str, Row] = {
         "VOYAGE_API_KEY",
         can(
             "",
-            Quirks(
-                user="",
-                embeds_tokens=False,
-                dimensions="output_dimension",
-                input_types={_QUERY: "query", _DOCUMENT: "document"},
-            ),
+            Quirks(user="", dimensions="output_dimension", input_types={_QUERY: "query", _DOCUMENT: "document"}),
             tools=False,
             parallel_tools=False,
             tool_choice=False,

@@ -16,7 +16,7 @@ from trunkline_server.errors import LLMInvalidResponseError
 from trunkline_server.providers.base import Notes, Target, UpstreamRequest, Vectors
 from trunkline_server.providers.classify import error_in_answer
 from trunkline_server.providers.dialects.openai_chat import wire
-from trunkline_server.providers.dialects.openai_chat.quirks import Quirks, placed, quirks_of
+from trunkline_server.providers.dialects.openai_chat.quirks import placed, quirks_of
 from trunkline_server.providers.dialects.openai_chat.usage import usage_of
 from trunkline_server.providers.jsontext import dumps, present, unreadable
 from trunkline_server.providers.options import with_options
@@ -33,7 +33,7 @@ def encode_embeddings(
 ) -> UpstreamRequest:
     """See `providers.base.EmbeddingDialect`."""
     quirks = quirks_of(target.capabilities)
-    body: dict[str, Any] = {"model": target.model, "input": _inputs(inputs, target, quirks, notes)}
+    body: dict[str, Any] = {"model": target.model, "input": _inputs(inputs, target, notes)}
     if quirks.base64_vectors:
         body["encoding_format"] = "base64"
     if spec.HasField("dimensions"):
@@ -51,15 +51,13 @@ def encode_embeddings(
 
 
 def _inputs(
-    inputs: Sequence[embedding_service_pb2.EmbeddingInput], target: Target, quirks: Quirks, notes: Notes
+    inputs: Sequence[embedding_service_pb2.EmbeddingInput], target: Target, notes: Notes
 ) -> list[str] | list[list[int]]:
     texts = [each.text for each in inputs if each.WhichOneof("input") == "text"]
     tokens = [list(each.token_ids.ids) for each in inputs if each.WhichOneof("input") == "token_ids"]
     if len(texts) + len(tokens) < len(inputs):
         notes.dropped("inputs", f"{target.origin} embeds text and token ids only")
-    if tokens and not quirks.embeds_tokens:
-        notes.dropped("inputs", f"{target.origin} embeds text only")
-    elif texts and tokens:
+    if texts and tokens:
         notes.dropped("inputs", f"{target.origin} takes texts or token ids, not both in one call")
     return texts or tokens
 

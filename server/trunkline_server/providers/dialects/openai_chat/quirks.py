@@ -75,8 +75,6 @@ class Quirks:
     embeddings_path: str = "/embeddings"
     #: May it be asked for vectors as base64 of float32?
     base64_vectors: bool = True
-    #: Does it embed the ids of tokens?
-    embeds_tokens: bool = True
     #: Member that says how long vectors are to be.
     dimensions: str = "dimensions"
     #: Words of `input_type` by EmbeddingTask. Empty: it is not told what vectors are for.

@@ -1,0 +1,102 @@
+"""The page as a web server: routes, templates, files, and how it ends."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from aiohttp import web
+
+from trunkline_server.access import Callers
+from trunkline_server.page import figures, forms
+from trunkline_server.page.guard import Guard
+from trunkline_server.page.sessions import Sessions
+from trunkline_server.page.views import Views
+from trunkline_server.traces.following import Feed
+from trunkline_server.traces.readers import Readers
+
+_HERE = Path(__file__).parent
+
+#: Seconds that open answers have to end.
+_GRACE = 1.0
+
+
+class Page:
+    """Serves the page on one event loop."""
+
+    def __init__(
+        self,
+        readers: Readers,
+        feed: Feed,
+        callers: Callers,
+        *,
+        names: Iterable[str] = (),
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """`names`: host names by which it is reached, beside localhost and addresses."""
+        self._tls = tls
+        sessions = Sessions()
+        views = Views(readers, feed, callers, sessions, _templates(), secure=tls is not None)
+        application = Guard(callers, sessions, names).application()
+        application.add_routes(views.routes())
+        application.router.add_get("/static/{name}", _static)
+        self._runner = web.AppRunner(
+            application,
+            access_log=None,
+            handle_signals=False,
+            # A browser that stops to follow is let go at once.
+            handler_cancellation=True,
+            shutdown_timeout=_GRACE,
+        )
+
+    async def start(self, host: str, port: int) -> str:
+        """Listens. Returns its address as a URL; raises OSError if it cannot."""
+        await self._runner.setup()
+        await web.TCPSite(self._runner, host, port, ssl_context=self._tls).start()
+        bound = self._runner.addresses[0][1]
+        scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{bound}/"
+
+    async def aclose(self) -> None:
+        await self._runner.cleanup()
+
+
+def tls_context(cert_file: str, key_file: str, client_ca_file: str | None) -> ssl.SSLContext:
+    """As the gateway's own port: `client_ca_file` makes client certificates required. Raises OSError."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=client_ca_file)
+    context.load_cert_chain(cert_file, key_file)
+    if client_ca_file:
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _templates() -> jinja2.Environment:
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(figures.FILTERS)
+    made.globals["RANGES"] = forms.RANGES
+    made.globals["METHODS"] = forms.METHODS
+    made.globals["REASONS"] = forms.REASONS
+    return made
+
+
+_FILES: dict[str, tuple[bytes, str]] = {
+    name: ((_HERE / "static" / name).read_bytes(), kind)
+    for name, kind in (("page.css", "text/css"), ("page.js", "text/javascript"), ("mark.svg", "image/svg+xml"))
+}
+
+
+async def _static(request: web.Request) -> web.StreamResponse:
+    found: Any = _FILES.get(request.match_info["name"])
+    if found is None:
+        raise web.HTTPNotFound(text="There is no such file.\n")
+    body, kind = found
+    return web.Response(body=body, content_type=kind, charset="utf-8", headers={"Cache-Control": "no-cache"})
