@@ -33,6 +33,7 @@ class Trunkline(Process):
                 PROVIDER: {"kind": "openai", "base_url": f"http://{upstream}/v1", "api_key_env": "BENCH_KEY"},
             },
             "local": {"enabled": False},
+            "traces": "off",
             "metrics": {"port": free_port()},
         }
         file = folder / "trunkline.yaml"

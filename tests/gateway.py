@@ -6,11 +6,12 @@ import asyncio
 import io
 import json
 import os
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, redirect_stderr
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import grpc
 from google.protobuf.message import Message
@@ -25,9 +26,11 @@ from trunkline.v1 import completion_service_pb2 as pb
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 from trunkline.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
 from trunkline.v1.model_service_pb2_grpc import ModelServiceStub
+from trunkline.v1alpha.trace_service_pb2_grpc import TraceServiceStub
 from trunkline_server import app as composition
 from trunkline_server import config
 from trunkline_server.app import App
+from trunkline_server.recording import Spool
 
 Event = pb.StreamCompletionResponse
 
@@ -179,11 +182,15 @@ class Gateway:
     stop: asyncio.Event
     #: Serves until `stop`, then drains.
     running: asyncio.Task[None]
+    #: Where calls are recorded, and the log of who delivers them.
+    spool: Spool | None = None
+    _delivery_log: IO[bytes] | None = None
 
     def __post_init__(self) -> None:
         self.completions: Stub = CompletionServiceStub(self.channel)
         self.models: Stub = ModelServiceStub(self.channel)
         self.embeddings: Stub = EmbeddingServiceStub(self.channel)
+        self.traces: Stub = TraceServiceStub(self.channel)
         self.health: Stub = health_pb2_grpc.HealthStub(self.channel)
 
     @property
@@ -195,6 +202,13 @@ class Gateway:
     def log(self) -> str:
         self.app.telemetry.drain()
         return self._log.getvalue()
+
+    @property
+    def delivery_lines(self) -> list[dict[str, Any]]:
+        """The log of the delivery process so far."""
+        assert self._delivery_log is not None
+        text = os.pread(self._delivery_log.fileno(), 1 << 24, 0).decode()
+        return [json.loads(line) for line in text.splitlines()]
 
     def calls(self, method: str = "") -> list[dict[str, Any]]:
         """The access log so far."""
@@ -272,6 +286,7 @@ def settings(
         "providers": providers,
         "local": {"enabled": False},
         "drain": {"grace": 0},
+        "traces": "off",
         **more,
     }
     return config.load(None, **merged)
@@ -288,10 +303,15 @@ async def gateway(
     bugs: bool = False,
     **more: Any,
 ) -> AsyncIterator[Gateway]:
-    """Serves while the block runs. A bug that it logged fails the block, unless `bugs`."""
+    """Serves while the block runs. A bug that it logged fails the block, unless `bugs`. Calls are recorded if `traces`
+    and `state_dir` are given.
+    """
     log = io.StringIO()
+    asked = settings(upstream, provider, **more)
+    delivery_log = tempfile.TemporaryFile()  # noqa: SIM115  # closed at the end
     with redirect_stderr(log):
-        app = composition.build(settings(upstream, provider, **more), os.environ)
+        spool = composition.spool(asked, os.environ, stderr=delivery_log)
+        app = composition.build(asked, os.environ, slot=spool.slot if spool is not None else None)
     address = f"{host}:{app.listen()}"
     # Connections of a test are its own.
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1), *channel_options]
@@ -302,14 +322,19 @@ async def gateway(
     )
     stop = asyncio.Event()
     running = asyncio.create_task(app.run(stop))
-    made = Gateway(app, address, channel, log, stop, running)
+    made = Gateway(app, address, channel, log, stop, running, spool, delivery_log)
     try:
         await until(lambda: running.done() or "serving" in log.getvalue())
+        if spool is not None:
+            await asyncio.to_thread(spool.delivery.start)
         yield made
     finally:
         await channel.close()
         stop.set()
         await asyncio.wait({running}, timeout=PATIENCE)
+        if spool is not None:
+            await asyncio.to_thread(spool.close)
+        delivery_log.close()
     running.result()
     assert made.metric("trunkline_calls_in_flight") == 0
     found = [line["traceback"] for line in made.lines if line["event"] == "bug"]

@@ -6,8 +6,9 @@ import asyncio
 import gc
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import IO
 
 from google.protobuf import json_format
 
@@ -24,15 +25,20 @@ from trunkline_server.engine import Engine, Route
 from trunkline_server.observation import Observation, make_metrics, observe
 from trunkline_server.providers import ProviderOptions
 from trunkline_server.providers.provider import Provider
+from trunkline_server.recording import Recording, Spool, open_spool, passwords_of, record
 from trunkline_server.redact import Redactor
 from trunkline_server.rpc import validation
 from trunkline_server.rpc.boundary import Boundary, Limits, Running
 from trunkline_server.rpc.completions import CompletionMethods
 from trunkline_server.rpc.embeddings import EmbeddingMethods
+from trunkline_server.rpc.methods import Service
 from trunkline_server.rpc.models import ModelMethods
 from trunkline_server.rpc.pipeline import PipelineMethods
 from trunkline_server.rpc.server import Server, TlsFiles
+from trunkline_server.rpc.traces import TraceMethods
 from trunkline_server.telemetry import Metrics, Telemetry
+from trunkline_server.telemetry.logs import make_log
+from trunkline_server.traces.slots import Slot
 
 LOCAL = "local"
 
@@ -46,6 +52,7 @@ class App:
     telemetry: Telemetry
     settings: Settings
     observation: Observation
+    recording: Recording
     #: HOST:PORT as bound: what was configured, with the port that was found for port 0.
     address: str = ""
 
@@ -61,14 +68,15 @@ class App:
         self.address = f"{self.settings.listen.rpartition(':')[0]}:{port}"
         return port
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Serves until `stop`, then drains."""
+    async def run(self, stop: asyncio.Event, serving: Callable[[], None] = lambda: None) -> None:
+        """Serves until `stop`, then drains. `serving` is called when it serves."""
         # What is there now stays: collecting garbage need not look at it, nor so often.
         gc.collect()
         gc.freeze()
         gc.set_threshold(2_000, 20, 50)
         await self.server.start()
         self.telemetry.event("serving", listen=self.address, providers=sorted(self.engine.providers))
+        serving()
         # Costs wait for it, calls do not.
         threading.Thread(target=prices.load, name="trunkline-prices", daemon=True).start()
         await stop.wait()
@@ -76,6 +84,7 @@ class App:
         self.telemetry.event("draining", delay=drain.delay, grace=drain.grace)
         await self.server.drain(drain.delay, drain.grace)
         await self.engine.aclose()
+        await self.recording.aclose()
         self.telemetry.event("stopped")
         await self.observation.aclose()
 
@@ -87,8 +96,9 @@ def build(
     local: Endpoint | None = None,
     share_port: bool = False,
     metrics: Metrics | None = None,
+    slot: Slot | None = None,
 ) -> App:
-    """Raises ConfigError for a provider that cannot be built."""
+    """`slot`: of the spool that calls are recorded in. Raises ConfigError for what cannot be built."""
     known = _providers(settings, environ, local)
     credentials = {name: credential.provider for name, credential in settings.credentials.items()}
     _check_references(settings, known)
@@ -105,14 +115,17 @@ def build(
         max_request_bytes=settings.limits.max_request_bytes,
         forward_metadata=frozenset(settings.forward_metadata),
     )
-    boundary = Boundary(callers, limits, telemetry, running, redactor)
+    recording = record(settings, environ, slot, telemetry)
+    boundary = Boundary(callers, limits, telemetry, running, redactor, recorder=recording.recorder)
     catalog = Catalog(engine)
     completions = CompletionMethods(
         engine, catalog, running, heartbeat=settings.stream.heartbeat, allow_raw=settings.allow_raw
     )
     embeddings = EmbeddingMethods(Embedder(engine), admission.server)
     pipeline = PipelineMethods((completions, embeddings), running)
-    services = (completions, embeddings, ModelMethods(catalog), pipeline)
+    services: list[Service] = [completions, embeddings, ModelMethods(catalog), pipeline]
+    if recording.feed is not None:
+        services.append(TraceMethods(recording.readers, recording.feed, callers))
     server = Server(
         services,
         boundary,
@@ -120,7 +133,7 @@ def build(
         share_port=share_port,
         interceptors=observation.interceptors,
     )
-    return App(server, engine, telemetry, settings, observation)
+    return App(server, engine, telemetry, settings, observation, recording)
 
 
 def provider_settings(settings: Settings, environ: Mapping[str, str]) -> dict[str, ProviderSettings]:
@@ -150,7 +163,16 @@ def secrets_of(settings: Settings, environ: Mapping[str, str], local: Endpoint |
     keys += [_key_of(name, provider, environ) for name, provider in provider_settings(settings, environ).items()]
     if local is not None:
         keys.append(local.api_key)
-    return [*providers.secrets_of(keys), *observing.secrets_of(environ)]
+    return [*providers.secrets_of(keys), *observing.secrets_of(environ), *passwords_of(settings)]
+
+
+def spool(
+    settings: Settings, environ: Mapping[str, str], local: Endpoint | None = None, *, stderr: IO[bytes] | None = None
+) -> Spool | None:
+    """Where the server records calls; one for all its processes. None if it does not. Raises ConfigError."""
+    kinds = {name: asked.kind or name for name, asked in provider_settings(settings, environ).items()}
+    log = make_log(form=settings.log.format, level=settings.log.level)
+    return open_spool(settings, environ, secrets_of(settings, environ, local), kinds, log, stderr=stderr)
 
 
 def _key_of(name: str, provider: ProviderSettings, environ: Mapping[str, str]) -> str:
@@ -257,8 +279,8 @@ def _aliases(settings: Settings) -> dict[str, Route]:
     return routes
 
 
-async def serve(app: App) -> None:
-    """Serves until SIGTERM or SIGINT; a second signal ends the server at once."""
+async def serve(app: App, serving: Callable[[], None] = lambda: None) -> None:
+    """Serves until SIGTERM or SIGINT; a second signal ends the server at once. `serving` is called when it serves."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -271,4 +293,4 @@ async def serve(app: App) -> None:
 
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, asked)
-    await app.run(stop)
+    await app.run(stop, serving)

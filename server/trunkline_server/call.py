@@ -29,31 +29,41 @@ class Cause(IntEnum):
 class Kept:
     """What is kept of one body for the record of a call: its beginning, within a bound."""
 
-    __slots__ = ("_pieces", "left", "truncated")
+    __slots__ = ("_most", "_whole", "left", "pieces", "truncated", "wants")
 
-    def __init__(self, most: int) -> None:
-        """`most`: bytes; 0 keeps nothing, which is no truncation."""
-        self._pieces: list[bytes] = []
+    def __init__(self, most: int, *, whole: bool = False) -> None:
+        """`most`: bytes; 0 keeps nothing, which is no truncation. `whole`: no piece is cut, the first that does not fit
+        is the end.
+        """
+        self.pieces: list[bytes] = []
+        self._most = most
+        self._whole = whole
         #: Bytes that may still be kept.
         self.left = most
+        #: More pieces are of use.
+        self.wants = most > 0
         self.truncated = False
 
     def add(self, piece: bytes) -> None:
         """Costs a call and an append: pieces are joined by whoever reads them."""
         if len(piece) > self.left:
-            if self.left <= 0 and not self._pieces:
+            if not self.wants:
                 return
-            piece, self.truncated = piece[: self.left], True
+            self.wants, self.truncated = False, True
+            piece = b"" if self._whole else piece[: self.left]
+            if not piece:
+                return
         self.left -= len(piece)
-        self._pieces.append(piece)
+        self.pieces.append(piece)
 
     @property
-    def pieces(self) -> list[bytes]:
-        return self._pieces
+    def size(self) -> int:
+        """Bytes that are kept."""
+        return self._most - self.left
 
     @property
     def body(self) -> bytes:
-        return b"".join(self._pieces)
+        return b"".join(self.pieces)
 
 
 class Waiting:
@@ -158,8 +168,8 @@ class Call:
     streamed: bool = False
     #: Ends only when its caller leaves.
     endless: bool = False
-    #: What the record of the call keeps, a value of Capture; set when the request is known.
-    capture: int = completion_pb2.CAPTURE_OFF
+    #: What the record of the call keeps, a value of Capture; UNSPECIFIED until the request is known.
+    capture: int = completion_pb2.CAPTURE_UNSPECIFIED
     #: Most bytes of one body that the record keeps; 0: none.
     keep_bytes: int = 0
     #: What is kept of the messages sent to the caller, each a piece of its own.
@@ -181,7 +191,8 @@ class Call:
         """What the record keeps of this call: `most` bytes of each body, if it keeps content at all."""
         self.capture = capture
         self.keep_bytes = most if capture == completion_pb2.CAPTURE_FULL else 0
-        self.answer = Kept(self.keep_bytes)
+        # Messages are of use only whole.
+        self.answer = Kept(4 * self.keep_bytes, whole=True)
 
     def begin_attempt(self, provider: str, model: str, cause: Cause = Cause.FIRST) -> Attempt:
         self.provider, self.model = provider, model

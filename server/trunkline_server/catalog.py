@@ -8,12 +8,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from trunkline.v1 import completion_pb2, completion_service_pb2, message_pb2
+from trunkline.v1 import completion_pb2, completion_service_pb2
 from trunkline.v1 import model_service_pb2 as pb
 from trunkline_server import prices
 from trunkline_server.call import Call
 from trunkline_server.engine import Engine, refuse_unsupported
 from trunkline_server.errors import GatewayError, InvalidRequest, LLMError, LLMTimeoutError, ModelNotFound, Violation
+from trunkline_server.estimate import prompt_tokens
 from trunkline_server.exchange import exchange
 from trunkline_server.providers.assembly import timestamp
 from trunkline_server.providers.base import (
@@ -104,7 +105,7 @@ class Catalog:
         spec = prepared(spec, route.defaults)
         dialect = provider.dialect_for(route.model)
         if not isinstance(dialect, CountingDialect) or not target.capabilities.token_count:
-            answer.input_tokens = estimated_tokens(spec)
+            answer.input_tokens = prompt_tokens(spec)
             answer.source = completion_pb2.USAGE_SOURCE_ESTIMATED
             return answer
         notes = Notes()
@@ -239,35 +240,3 @@ _INPUTS: tuple[tuple[str, pb.Modality.ValueType], ...] = (
     ("audio", pb.MODALITY_AUDIO),
     ("documents", pb.MODALITY_DOCUMENT),
 )
-
-
-def estimated_tokens(spec: completion_pb2.CompletionSpec) -> int:
-    """A quarter of the UTF-8 bytes of all text, rounded up: within a third for most languages and vocabularies."""
-    size = 0
-    for message in spec.messages:
-        for part in message.parts:
-            size += _text_bytes(part)
-    for tool in spec.tools:
-        size += len(tool.function.name) + len(tool.function.description.encode())
-        size += len(tool.function.parameters_json_schema.encode()) + len(tool.provider.config_json.encode())
-    return -(-size // 4)
-
-
-def _text_bytes(part: message_pb2.ContentPart) -> int:
-    kind = part.WhichOneof("kind")
-    if kind is None:
-        return 0
-    value = getattr(part, kind)
-    if kind == "tool_result":
-        return sum(_text_bytes(inner) for inner in value.parts)
-    return sum(len(getattr(value, name).encode()) for name in _TEXTS.get(kind, ()))
-
-
-#: Fields with text by kind of part.
-_TEXTS: dict[str, tuple[str, ...]] = {
-    "text": ("text",),
-    "reasoning": ("text",),
-    "refusal": ("text",),
-    "tool_call": ("name", "arguments_json"),
-    "opaque": ("json",),
-}

@@ -161,7 +161,7 @@ class Engine:
                     with call.waiting:
                         chunk = await (_lingering(chunks) if assembly.ended else anext(chunks, None))
                     ended = chunk is None
-                    if chunk is not None and kept.left:
+                    if chunk is not None and kept.wants:
                         kept.add(chunk)
                     if not begun:
                         begun = True

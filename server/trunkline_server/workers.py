@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
@@ -23,16 +23,26 @@ from trunkline_server import app as composition
 from trunkline_server.config import ConfigError, Settings, split_address
 from trunkline_server.embedded import Endpoint
 from trunkline_server.observation import make_metrics
+from trunkline_server.recording import Spool
 from trunkline_server.telemetry.logs import make_log
+from trunkline_server.traces.slots import Slot
 
 #: A worker that dies sooner than this after its start is not replaced at once, but with growing delay.
 HEALTHY_AFTER = 10.0
 _LONGEST_DELAY = 30.0
 
 
-def run_one(settings: Settings, environ: Mapping[str, str], local: Endpoint | None, *, share_port: bool = False) -> int:
+def run_one(settings: Settings, environ: Mapping[str, str], local: Endpoint | None) -> int:
     """Serves in this process until it is told to stop. Returns the exit code. Raises ConfigError."""
-    return run_loop(_serve(settings, environ, local, share_port))
+    spool = composition.spool(settings, environ, local)
+    slot = spool.slot if spool is not None else None
+    if spool is None:
+        return run_loop(_serve(settings, environ, local))
+    watch = Watch(spool, settings)
+    try:
+        return run_loop(_serve(settings, environ, local, slot=slot, serving=watch.start))
+    finally:
+        watch.close()
 
 
 def run_loop(main: Any) -> int:
@@ -44,9 +54,17 @@ def run_loop(main: Any) -> int:
     return int(uvloop.run(main))
 
 
-async def _serve(settings: Settings, environ: Mapping[str, str], local: Endpoint | None, share_port: bool) -> int:
+async def _serve(
+    settings: Settings,
+    environ: Mapping[str, str],
+    local: Endpoint | None,
+    *,
+    share_port: bool = False,
+    slot: Slot | None = None,
+    serving: Callable[[], None] = lambda: None,
+) -> int:
     metrics = make_metrics(settings)
-    app = composition.build(settings, environ, local=local, share_port=share_port, metrics=metrics)
+    app = composition.build(settings, environ, local=local, share_port=share_port, metrics=metrics, slot=slot)
     try:
         if not share_port:
             # gRPC fails too, but with pages of its own on standard error.
@@ -55,7 +73,7 @@ async def _serve(settings: Settings, environ: Mapping[str, str], local: Endpoint
     except OSError as error:
         raise ConfigError(bind_help(settings, error)) from None
     exposition = None if share_port else _expose(settings, metrics.registry)
-    await composition.serve(app)
+    await composition.serve(app, serving)
     if exposition is not None:
         exposition[0].shutdown()
     return 0
@@ -72,6 +90,41 @@ def bind_help(settings: Settings, error: OSError | None = None) -> str:
     )
 
 
+class Watch:
+    """Starts the delivery of traces beside a server, in a thread, and again when it ends by itself."""
+
+    def __init__(self, spool: Spool, settings: Settings) -> None:
+        self._spool = spool
+        self._log = make_log(form=settings.log.format, level=settings.log.level)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="trunkline-delivery", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Waits, within bounds, until what was recorded is delivered."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        if not self._spool.close():
+            self._log.warning("traces wait on disk: the server ends before backends took them all")
+
+    def _run(self) -> None:
+        begun = False
+        while not self._stop.is_set():
+            try:
+                if not begun:
+                    self._spool.delivery.start()
+                    begun = True
+                code = self._spool.delivery.ended()
+                if code is not None:
+                    self._log.error("delivery of traces ended", exitcode=code)
+            except OSError as error:
+                self._log.error("delivery of traces cannot be started", error=error.strerror)
+            self._stop.wait(0.5)
+
+
 class Supervisor:
     """Keeps N workers running on one port, replaces those that die, and passes on the signal to stop."""
 
@@ -85,6 +138,7 @@ class Supervisor:
         self._stopping = False
         self._workers: dict[int, tuple[BaseProcess, float]] = {}
         self._failures = 0
+        self._slot: Slot | None = None
 
     def run(self) -> int:
         """Returns the exit code when all workers have ended. Raises ConfigError."""
@@ -92,6 +146,9 @@ class Supervisor:
             reserved = reserve(self._settings.listen)
         except OSError as error:
             raise ConfigError(bind_help(self._settings, error)) from None
+        spool = composition.spool(self._settings, self._environ, self._local)
+        self._slot = spool.slot if spool is not None else None
+        watch = Watch(spool, self._settings) if spool is not None else None
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, self._asked)
         # Port 0 is one port for all workers.
@@ -104,9 +161,13 @@ class Supervisor:
             exposition = _expose(self._settings, registry)
             for index in range(self._settings.workers):
                 self._start(index)
+            if watch is not None:
+                watch.start()
             try:
                 return self._watch(metrics_dir)
             finally:
+                if watch is not None:
+                    watch.close()
                 if exposition is not None:
                     exposition[0].shutdown()
 
@@ -135,7 +196,7 @@ class Supervisor:
     def _start(self, index: int) -> None:
         worker = self._context.Process(
             target=_worker,
-            args=(self._settings, self._environ, self._local),
+            args=(self._settings, self._environ, self._local, self._slot),
             name=f"trunkline-worker-{index}",
             daemon=True,
         )
@@ -174,11 +235,11 @@ def _expose(settings: Settings, registry: prometheus_client.CollectorRegistry) -
         raise ConfigError(f"cannot serve metrics on {host}:{port}: {error.strerror}") from None
 
 
-def _worker(settings: Settings, environ: Mapping[str, str], local: Endpoint | None) -> None:
+def _worker(settings: Settings, environ: Mapping[str, str], local: Endpoint | None, slot: Slot | None) -> None:
     # A worker that outlives its supervisor would hold the port.
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
-        code = run_one(settings, environ, local, share_port=True)
+        code = run_loop(_serve(settings, environ, local, share_port=True, slot=slot))
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         code = 2

@@ -39,11 +39,12 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """HOST:PORT of a gateway whose only provider is the fake one."""
     where = f"127.0.0.1:{free_port()}"
     log = tmp_path_factory.mktemp("gateway") / "log"
+    state = str(log.parent / "state")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TRUNKLINE_")}
     with log.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "trunkline_server", "serve", "--no-local", "--listen", where],
-            env={**kept, "TRUNKLINE_PROVIDERS__FAKE__KIND": "fake"},
+            env={**kept, "TRUNKLINE_PROVIDERS__FAKE__KIND": "fake", "XDG_STATE_HOME": state},
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,

@@ -101,7 +101,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         process = subprocess.Popen(
             ["make", "run"],
             cwd=ROOT,
-            env={**kept, "PORT": str(port), "PYTHONUNBUFFERED": "1"},
+            env={**kept, "PORT": str(port), "PYTHONUNBUFFERED": "1", "XDG_STATE_HOME": str(log.parent)},
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,

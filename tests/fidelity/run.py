@@ -79,6 +79,7 @@ def _run(folder: Path, tools: Path, served: dict[str, str], out: Path, scratch: 
         "listen": f"127.0.0.1:{port}",
         "local": {"enabled": False},
         "log": {"level": "error"},
+        "traces": "off",
         "forward_metadata": ["x-replay-id"],
         "providers": {
             name: {"kind": kind, "base_url": f"http://127.0.0.1:{replay_port}/v1", "api_key_env": "FIDELITY_KEY"}

@@ -60,7 +60,7 @@ class EventWriter:
         data = event.SerializeToString()
         call = self._call
         call.sent_bytes += len(data)
-        if call.answer.left:
+        if call.answer.wants:
             call.answer.add(data)
         try:
             with call.waiting:
