@@ -7,6 +7,7 @@ import (
 	"log"
 
 	"github.com/trunkline/trunkline/clients/go/trunkline"
+	trunklinev1alpha "github.com/trunkline/trunkline/clients/go/trunkline/v1alpha"
 )
 
 func ExampleClient_Complete() {
@@ -123,4 +124,26 @@ func ExampleError() {
 	// Output:
 	// LLM_RATE_LIMITED true 200ms
 	// true
+}
+
+func ExampleClient_Conn() {
+	ctx := context.Background()
+	client, err := trunkline.New()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+
+	traces := trunklinev1alpha.NewTraceServiceClient(client.Conn())
+	page, err := traces.ListTraces(ctx, &trunklinev1alpha.ListTracesRequest{Filter: &trunklinev1alpha.TraceFilter{
+		Provider: "openai",
+		Status:   &trunklinev1alpha.TraceFilter_Failed{Failed: true},
+	}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, trace := range page.GetTraces() {
+		fmt.Println(trace.GetName(), trace.GetModel(), trace.GetStatus().GetReason())
+	}
+	// Output: traces/cmpl_1 gpt-5.2 LLM_RATE_LIMITED
 }

@@ -18,12 +18,14 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	trunklinev1 "github.com/trunkline/trunkline/clients/go/trunkline/v1"
+	trunklinev1alpha "github.com/trunkline/trunkline/clients/go/trunkline/v1alpha"
 )
 
 // gateway is a server that says what a test tells it to say, on a real port.
 type gateway struct {
 	trunklinev1.UnimplementedCompletionServiceServer
 	trunklinev1.UnimplementedModelServiceServer
+	trunklinev1alpha.UnimplementedTraceServiceServer
 
 	create func(context.Context, *trunklinev1.CreateCompletionRequest) (*trunklinev1.Completion, error)
 	stream func(*trunklinev1.StreamCompletionRequest, trunklinev1.CompletionService_StreamCompletionServer) error
@@ -74,6 +76,18 @@ func (g *gateway) ListModels(
 	return g.models(ctx, request)
 }
 
+// ListTraces knows one record.
+func (g *gateway) ListTraces(
+	ctx context.Context, request *trunklinev1alpha.ListTracesRequest,
+) (*trunklinev1alpha.ListTracesResponse, error) {
+	g.note(ctx)
+	record := &trunklinev1alpha.Trace{
+		Name: "traces/cmpl_1", Model: "gpt-5.2", Provider: request.GetFilter().GetProvider(),
+		Status: &trunklinev1alpha.CallStatus{Code: int32(codes.ResourceExhausted), Reason: "LLM_RATE_LIMITED"},
+	}
+	return &trunklinev1alpha.ListTracesResponse{Traces: []*trunklinev1alpha.Trace{record}}, nil
+}
+
 // serve listens on a free port.
 func (g *gateway) serve(opts ...grpc.ServerOption) (address string, stop func(), err error) {
 	g.peers = map[string]int{}
@@ -84,6 +98,7 @@ func (g *gateway) serve(opts ...grpc.ServerOption) (address string, stop func(),
 	server := grpc.NewServer(append(opts, grpc.MaxRecvMsgSize(maxMessage))...)
 	trunklinev1.RegisterCompletionServiceServer(server, g)
 	trunklinev1.RegisterModelServiceServer(server, g)
+	trunklinev1alpha.RegisterTraceServiceServer(server, g)
 	go func() { _ = server.Serve(listener) }()
 	return listener.Addr().String(), server.Stop, nil
 }

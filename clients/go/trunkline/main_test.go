@@ -56,7 +56,7 @@ func demo(ctx context.Context, request *trunklinev1.CreateCompletionRequest) (*t
 func TestTheReadmeShowsCodeThatRuns(t *testing.T) {
 	examples := source(t, "example_test.go")
 	blocks := strings.Split(source(t, "../README.md"), "```go\n")[1:]
-	if len(blocks) != 5 {
+	if len(blocks) != 6 {
 		t.Errorf("%d blocks of code", len(blocks))
 	}
 	for _, block := range blocks {

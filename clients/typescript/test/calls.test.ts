@@ -13,6 +13,7 @@ import {
   user,
 } from "../src/index.js";
 import { type CreateCompletionRequest, FinishReason, ModelService } from "../src/v1.js";
+import { type ListTracesRequest, TraceService } from "../src/v1alpha.js";
 import { duration, failure, numbered, toArray, withGateway } from "./gateway.js";
 
 const prompt = { model: "fake/echo", messages: [user("Say hello.")] };
@@ -239,6 +240,21 @@ test("stubs of any service work over the client's channel", async () => {
 
     assert.equal((await stub.listModels({})).models[0]?.name, "a");
     assert.deepEqual(gateway.calls[0]?.metadata.get("authorization"), ["Bearer k"]);
+  });
+});
+
+test("records of calls are read with the stubs of v1alpha", async () => {
+  const asked: ListTracesRequest[] = [];
+  const traces = (request: ListTracesRequest) => {
+    asked.push(request);
+    return { traces: [{ name: "traces/cmpl_1" }], backend: "sqlite" };
+  };
+  await withGateway({ traces }, async (gateway) => {
+    const stub = createClient(TraceService, gateway.client().channel);
+    const failed = await stub.listTraces({ filter: { provider: "openai", status: { case: "failed", value: true } } });
+
+    assert.equal(failed.traces[0]?.name, "traces/cmpl_1");
+    assert.deepEqual(asked[0]?.filter?.status, { case: "failed", value: true });
   });
 });
 

@@ -30,6 +30,7 @@ import {
   type StreamCompletionRequest,
   type StreamCompletionResponse,
 } from "../src/v1.js";
+import { type ListTracesRequest, TraceService } from "../src/v1alpha.js";
 
 /** What the gateway saw of a call. */
 export interface Seen {
@@ -51,6 +52,7 @@ export interface Script {
   stream?: (request: StreamCompletionRequest, seen: Seen) => AsyncIterable<StreamCompletionResponse>;
   count?: (request: CountTokensRequest, seen: Seen) => Answer<object>;
   models?: (request: ListModelsRequest, seen: Seen) => Answer<object>;
+  traces?: (request: ListTracesRequest, seen: Seen) => Answer<object>;
 }
 
 /** A status with its details, as the real gateway sends it. */
@@ -128,12 +130,14 @@ export class Gateway {
         StreamCompletion: wire(CompletionService.method.streamCompletion),
         CountTokens: wire(CompletionService.method.countTokens),
         ListModels: wire(ModelService.method.listModels),
+        ListTraces: wire(TraceService.method.listTraces),
       },
       {
         CreateCompletion: this.#unary("CreateCompletion", script.create),
         StreamCompletion: this.#streaming(script.stream),
         CountTokens: this.#unary("CountTokens", script.count),
         ListModels: this.#unary("ListModels", script.models),
+        ListTraces: this.#unary("ListTraces", script.traces),
       },
     );
   }
