@@ -287,6 +287,8 @@ def settings(
         "local": {"enabled": False},
         "drain": {"grace": 0},
         "traces": "off",
+        # Tests that are about attempts say how many there are.
+        "routing": {"retry": {"max_attempts": 1}},
         **more,
     }
     return config.load(None, **merged)

@@ -34,8 +34,8 @@ def test_all_that_does_not_fit_together_is_told_at_once(monkeypatch: pytest.Monk
         providers={"fake": {}},
         credentials={"scripted": {"provider": "fake", **credential}},
         models={
-            "hot": {"provider": "fake", "model": "echo", "defaults": {"temperature": 5, "n": 0}},
-            "odd": {"provider": "fake", "model": "echo", "defaults": {"temprature": 1}},
+            "hot": {"targets": ["fake/echo"], "defaults": {"temperature": 5, "n": 0}},
+            "odd": {"targets": ["fake/echo"], "defaults": {"temprature": 1}},
         },
     )
     with pytest.raises(config.ConfigError) as told:

@@ -56,7 +56,7 @@ class Failing:
         call.request_id = "mine-1"
         for _ in range(facts.get("attempt_count", 1)):
             call.begin_attempt("acme", "acme-1").reason = "LLM_SERVER_ERROR"
-        call.max_attempts = facts.get("max_attempts", 1)
+        call.spent = facts.get("spent", False)
         call.usage = facts.get("usage")
         call.sequence = facts.get("last_sequence_number", 0)
         raise row.error()

@@ -180,8 +180,8 @@ async def test_every_mistake_of_a_configuration_is_told_at_once(tmp_path: Path) 
     [
         ({"providers": {"x": {"kind": "nothing"}}}, "providers.x: no kind of provider 'nothing'"),
         ({"providers": {"vllm": {}}}, "providers.vllm: a provider of kind 'vllm' has no usual address"),
-        ({"models": {"fast": "nobody/x"}}, "models.fast: no provider 'nobody' is configured"),
-        ({"models": {"fast": {"provider": "fake", "model": "echo", "defaults": {"heat": 1}}}}, "models.fast.defaults"),
+        ({"models": {"fast": "nobody/x"}}, "models.fast.targets.0.model: no provider 'nobody' is"),
+        ({"models": {"fast": {"targets": ["fake/echo"], "defaults": {"heat": 1}}}}, "models.fast.defaults"),
         ({"listen": "0.0.0.0:0"}, "no callers are configured"),
         ({"listen": "nowhere"}, "is not HOST:PORT"),
         ({"tls": {"cert_file": "/no/cert.pem", "key_file": "/no/key.pem"}}, "/no/"),

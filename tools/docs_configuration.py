@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from tools.docs_tables import code, table
 
 from trunkline_server import config
+from trunkline_server.config import values
 
 #: What a value of a type is called.
 _WORDS: Mapping[Any, str] = {
@@ -56,7 +57,7 @@ def described(model: type[BaseModel]) -> dict[str, str]:
     """The `#:` comments above a class's fields and those that it inherits."""
     found: dict[str, str] = {}
     for parent in reversed(model.__mro__):
-        if parent.__module__ == config.__name__ and issubclass(parent, BaseModel):
+        if parent.__module__.startswith(config.__name__) and issubclass(parent, BaseModel):
             found.update(_comments(parent))
     return found
 
@@ -128,7 +129,7 @@ def _words(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     annotation, said = _plain(annotation)
     metadata = _flat((*metadata, *said))
     origin, inner = get_origin(annotation), get_args(annotation)
-    if any(getattr(one, "func", None) is config._seconds for one in metadata):  # what makes it a time
+    if any(getattr(one, "func", None) is values.seconds_from for one in metadata):  # what makes it a time
         return "time"
     if origin in (Union, types.UnionType):
         return _words(next(one for one in inner if one is not type(None)), metadata)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from tools.docs_tables import code, table
 from trunkline.errors import BY_CODE, BY_REASON
 from trunkline_server import errors
 from trunkline_server.errors import GatewayError, LLMError, Violation
-from trunkline_server.rpc.details import MAX_MESSAGE_BYTES, MAX_RAW_ERROR_BYTES, AttemptFacts, CallFacts
+from trunkline_server.rpc.details import MAX_MESSAGE_BYTES, MAX_RAW_ERROR_BYTES, CallFacts
 from trunkline_server.rpc.fitting import MAX_DETAILS_BYTES
 from trunkline_server.rpc.status import Failure, failure
 
@@ -58,7 +58,7 @@ def blocks() -> Mapping[str, str]:
     return {
         "limits": _LIMITS.format(details=MAX_DETAILS_BYTES, message=MAX_MESSAGE_BYTES, raw=MAX_RAW_ERROR_BYTES),
         "gateway": _table(own),
-        "provider": _table(theirs),
+        "provider": _table(theirs, _ATTEMPTS),
         "untold": table(["code", "message", "meaning", "client's class"], untold),
     }
 
@@ -74,8 +74,23 @@ def _classes() -> list[type[GatewayError]]:
     return list(dict.fromkeys(errors.classes()))
 
 
-def _table(kinds: Sequence[type[GatewayError]]) -> str:
-    head = ["reason", "gRPC code", "meaning", "details", "pushback", "retryable", "client's class"]
+def _yes(known: bool) -> str:
+    return "yes" if known else "no"
+
+
+#: What the gateway itself does after such an error.
+_ATTEMPTS: tuple[tuple[str, Callable[[type[GatewayError]], str]], ...] = (
+    ("same target again", lambda kind: _yes(kind.same_target)),
+    ("next target", lambda kind: kind.next_target.value),
+    ("breaker counts it", lambda kind: _yes(kind.unwell)),
+)
+
+
+def _table(
+    kinds: Sequence[type[GatewayError]], more: Sequence[tuple[str, Callable[[type[GatewayError]], str]]] = ()
+) -> str:
+    head = ["reason", "gRPC code", "meaning", "details", *(title for title, _ in more), "pushback", "retryable"]
+    head.append("client's class")
     told, raised = dict(reasons()), _raised()
     rows = []
     for kind in kinds:
@@ -84,9 +99,10 @@ def _table(kinds: Sequence[type[GatewayError]]) -> str:
         meaning = told[kind.reason].removesuffix(f" {status}.")
         if kind.__name__ not in raised:
             meaning += " *This version never sends it.*"
-        retryable = "yes" if kind.retryable else "no"
         client = code(BY_REASON[kind.reason].__name__)
-        rows.append([code(kind.reason), code(status), meaning, _details(kind), _pushback(kind), retryable, client])
+        facts = [say(kind) for _, say in more]
+        told_of = [_details(kind), *facts, _pushback(kind), _yes(kind.retryable)]
+        rows.append([code(kind.reason), code(status), meaning, *told_of, client])
     return table(head, rows)
 
 
@@ -122,9 +138,8 @@ def _names(error: GatewayError) -> list[str]:
 
 
 def _pushback(kind: type[GatewayError]) -> str:
-    attempts = [AttemptFacts(number, "p", "m", kind.reason, None, 0.1) for number in (1, 2)]
-    facts = CallFacts("cmpl_0", remaining=60.0, max_attempts=2)
-    first, last = (_trailers(failure(_full(kind), replace(facts, attempts=made))) for made in (attempts[:1], attempts))
+    facts = CallFacts("cmpl_0", remaining=60.0)
+    first, last = (_trailers(failure(_full(kind), replace(facts, spent=spent))) for spent in (False, True))
     wait = str(int(_WAIT * 1000))
     words = {
         (None, None): "–",

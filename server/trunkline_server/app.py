@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import signal
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import IO
+from datetime import timedelta
+from typing import IO, Any
 
 from google.protobuf import json_format
 
-from trunkline.v1 import generation_pb2
+from trunkline.v1 import config_pb2
+from trunkline.v1alpha import route_pb2
 from trunkline_server import observation as observing
 from trunkline_server import prices, providers
 from trunkline_server.access import Callers
 from trunkline_server.admission import Admission, Gate
 from trunkline_server.catalog import Catalog
 from trunkline_server.config import ConfigError, ProviderSettings, Settings
+from trunkline_server.config.models import BreakerSettings, ModelSettings, RetrySettings, RoutingSettings
 from trunkline_server.embedded import Endpoint
 from trunkline_server.embedder import Embedder
-from trunkline_server.engine import Engine, Route
+from trunkline_server.engine import Engine
 from trunkline_server.observation import Observation, make_metrics, observe
 from trunkline_server.providers import ProviderOptions
 from trunkline_server.providers.provider import Provider
 from trunkline_server.recording import Recording, Spool, open_spool, passwords_of, record
 from trunkline_server.redact import Redactor
+from trunkline_server.routing.check import mistakes as mistakes_in_route
+from trunkline_server.routing.health import Healths
+from trunkline_server.routing.table import ROUTES, Policy, Table, params_from
 from trunkline_server.rpc import validation
 from trunkline_server.rpc.boundary import Boundary, Limits, Running
 from trunkline_server.rpc.completions import CompletionMethods
@@ -107,7 +114,15 @@ def build(
     observation = observe(settings, environ, metrics or make_metrics(settings), kinds, redactor)
     telemetry = observation.telemetry
     admission = _admission(settings)
-    engine = Engine(known, _aliases(settings), credentials, admission)
+    table = Table(
+        known,
+        Healths(),
+        routes=[_route(name, model) for name, model in settings.models.items()],
+        credentials=credentials,
+        policy=_policy(settings.routing),
+        admission=admission,
+    )
+    engine = Engine(table, admission)
     running = Running()
     callers = callers_of(settings)
     limits = Limits(
@@ -243,40 +258,74 @@ def _admission(settings: Settings) -> Admission:
 
 
 def _check_references(settings: Settings, known: Mapping[str, Provider]) -> None:
-    mistakes = [
-        f"  models.{alias}: no provider {target.provider!r} is configured"
-        for alias, target in settings.models.items()
-        if target.provider not in known and target.provider != LOCAL
-    ]
+    mistakes = []
     for name, credential in settings.credentials.items():
         provider = known.get(credential.provider)
         if provider is None:
             mistakes.append(f"  credentials.{name}: no provider {credential.provider!r} is configured")
         elif name not in provider.upstreams:
             mistakes.append(f"  credentials.{name}: the provider {credential.provider!r} takes no credentials")
-    for alias, target in settings.models.items():
-        mistakes += [f"  models.{alias}.{mistake}" for mistake in default_mistakes(target.defaults)]
+    # The embedded model may be named where it does not run.
+    named = {**known, LOCAL: None}
+    owners = {name: credential.provider for name, credential in settings.credentials.items()}
+    for name, model in settings.models.items():
+        found = mistakes_in_route(_route(name, model), named, owners)
+        mistakes += [f"  models.{name}.{'.'.join(path)}: {text}" for path, text in found]
+        mistakes += [f"  models.{name}.{mistake}" for mistake in default_mistakes(model.defaults)]
     if mistakes:
         raise ConfigError("the configuration cannot be used:\n" + "\n".join(mistakes))
 
 
 def default_mistakes(defaults: Mapping[str, object]) -> list[str]:
-    """What is wrong with the defaults of an alias, as a request with them would be told."""
+    """What is wrong with the defaults of a model, as a request with them would be told."""
     try:
-        params = json_format.ParseDict(dict(defaults), generation_pb2.GenerationParams())
-    except json_format.ParseError as error:
+        params = params_from(json.dumps(defaults))
+    except (json_format.ParseError, TypeError) as error:
         return [f"defaults: {error}"]
     return [f"{violation.field}: {violation.description}" for violation in validation.of_params(params, "defaults")]
 
 
-def _aliases(settings: Settings) -> dict[str, Route]:
-    routes: dict[str, Route] = {}
-    for alias, target in settings.models.items():
-        defaults = None
-        if target.defaults:
-            defaults = json_format.ParseDict(target.defaults, generation_pb2.GenerationParams())
-        routes[alias] = Route(target.provider, target.model, defaults)
-    return routes
+def _route(name: str, model: ModelSettings) -> route_pb2.Route:
+    """A model of the file in the words of the contract."""
+    route = route_pb2.Route(
+        name=ROUTES + name,
+        targets=[
+            route_pb2.RouteTarget(
+                model=target.model, weight=target.weight, priority=target.priority, credential=target.credential
+            )
+            for target in model.targets
+        ],
+        strategy=route_pb2.RouteStrategy.Value(f"ROUTE_STRATEGY_{model.strategy.upper()}"),
+        sticky_label=model.sticky_label,
+        retry_policy=_retry(model.retry),
+        breaker=_breaker(model.breaker),
+        defaults_json=json.dumps(model.defaults) if model.defaults else "",
+        source=route_pb2.CONFIG_SOURCE_FILE,
+    )
+    if model.hedge.after is not None:
+        route.hedge.after.FromMilliseconds(round(model.hedge.after * 1000))
+    return route
+
+
+def _retry(told: RetrySettings) -> config_pb2.RetryPolicy:
+    return config_pb2.RetryPolicy(**_given(told))
+
+
+def _breaker(told: BreakerSettings) -> route_pb2.BreakerPolicy:
+    return route_pb2.BreakerPolicy(**_given(told))
+
+
+def _given(told: RetrySettings | BreakerSettings) -> dict[str, Any]:
+    """What is told of a policy; times as durations."""
+    given = told.model_dump(exclude_none=True)
+    return {name: timedelta(seconds=value) if name in _TIMES else value for name, value in given.items()}
+
+
+_TIMES = frozenset({"initial_backoff", "max_backoff", "window", "cool_down"})
+
+
+def _policy(told: RoutingSettings) -> Policy:
+    return Policy(_retry(told.retry), _breaker(told.breaker))
 
 
 async def serve(app: App, serving: Callable[[], None] = lambda: None) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
 from trunkline.v1 import completion_pb2
-from trunkline_server.errors import GatewayError, LLMError
+from trunkline_server.errors import GatewayError
 
 
 class Cause(IntEnum):
@@ -24,6 +23,29 @@ class Cause(IntEnum):
     RESTART = 5
     CONTINUE = 6
     BATCH = 7
+
+
+def total(usages: Iterable[completion_pb2.Usage | None], *, whole: bool = True) -> completion_pb2.Usage | None:
+    """Counts summed over attempts. None if no attempt reported any. Not `whole`: something is missing from the sum."""
+    known = [usage for usage in usages if usage is not None]
+    if not known:
+        return None
+    made = completion_pb2.Usage()
+    made.CopyFrom(known[-1])
+    for usage in known[:-1]:
+        for told, count in usage.ListFields():
+            if told.name in _COUNTS:
+                setattr(made, told.name, getattr(made, told.name) + count)
+        if usage.source == completion_pb2.USAGE_SOURCE_PARTIAL:
+            whole = False
+    if not whole:
+        made.source = completion_pb2.USAGE_SOURCE_PARTIAL
+    return made
+
+
+_COUNTS = frozenset(
+    field.name for field in completion_pb2.Usage.DESCRIPTOR.fields if field.name not in ("source", "raw_json")
+)
 
 
 class Kept:
@@ -154,7 +176,8 @@ class Call:
     provider: str = ""
     model: str = ""
     attempts: list[Attempt] = field(default_factory=list)
-    max_attempts: int = 1
+    #: The gateway itself has tried again, or would have: nobody else is to.
+    spent: bool = False
     usage: completion_pb2.Usage | None = None
     provider_request_id: str = ""
     first_event_at: float | None = None
@@ -205,31 +228,24 @@ class Call:
         self.attempts.append(attempt)
         return attempt
 
-    @contextmanager
-    def attempting(self, attempt: Attempt) -> Iterator[None]:
-        """The time of an attempt: an error of the provider's leaves with its name and what is known of the answer."""
-        provider, model = attempt.provider, attempt.model
-        try:
-            yield
-        except GatewayError as error:
-            attempt.reason, attempt.message = error.reason, str(error)
-            if isinstance(error, LLMError):
-                error.provider, error.model = provider, model
-                if error.http_status is None:
-                    error.http_status = attempt.http_status
-                if not error.request_id:
-                    error.request_id = attempt.request_id
-            raise
-        finally:
-            attempt.ended = time.monotonic()
-
     def answered(self, attempt: Attempt, status: int, request_id: str) -> None:
         """The provider has begun to answer the attempt."""
         attempt.first_event_at = time.monotonic()
-        if self.first_event_at is None:
-            self.first_event_at = attempt.first_event_at
         attempt.http_status, attempt.request_id = status, request_id
-        self.provider_request_id = self.provider_request_id or request_id
+        if not self.provider_request_id:
+            self.provider_request_id = request_id
+
+    def follow(self, attempt: Attempt) -> None:
+        """Of all attempts, this is the one that tells of the call: it answered, or it is the last that failed."""
+        self.provider, self.model = attempt.provider, attempt.model
+        self.first_event_at = attempt.first_event_at
+        if attempt.request_id:
+            self.provider_request_id = attempt.request_id
+
+    def spend(self) -> None:
+        """What was spent is the sum over all attempts."""
+        attempts = self.attempts
+        self.usage = attempts[0].usage if len(attempts) == 1 else total(attempt.usage for attempt in attempts)
 
     def trace_headers(self, attempt: Attempt) -> tuple[tuple[str, str], ...]:
         """W3C headers for the provider of an attempt; none if the call belongs to no trace."""
@@ -243,9 +259,9 @@ class Call:
         """Seconds until the time of the call runs out; None: it does not."""
         return None if self.deadline is None else self.deadline - time.monotonic()
 
-    def limit(self, seconds: float) -> None:
-        """Brings the deadline forward to at most `seconds` from arrival."""
-        wanted = self.received + seconds
+    def limit(self, seconds: float, since: float | None = None) -> None:
+        """Brings the deadline forward to at most `seconds` from arrival, or from `since`."""
+        wanted = (self.received if since is None else since) + seconds
         if self.deadline is None or wanted < self.deadline:
             self.deadline = wanted
             if self.timer is not None:

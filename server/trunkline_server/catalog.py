@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from trunkline.v1 import completion_pb2, completion_service_pb2
 from trunkline.v1 import model_service_pb2 as pb
+from trunkline.v1alpha import route_pb2
 from trunkline_server import prices
-from trunkline_server.call import Call
-from trunkline_server.engine import Engine, refuse_unsupported
+from trunkline_server.call import Call, Cause
+from trunkline_server.engine import Engine
 from trunkline_server.errors import GatewayError, InvalidRequest, LLMError, LLMTimeoutError, ModelNotFound, Violation
 from trunkline_server.estimate import prompt_tokens
-from trunkline_server.exchange import exchange
+from trunkline_server.exchange import exchange, refuse_unsupported
 from trunkline_server.providers.assembly import timestamp
 from trunkline_server.providers.base import (
     Capabilities,
@@ -28,6 +29,8 @@ from trunkline_server.providers.base import (
 )
 from trunkline_server.providers.prepare import prepared
 from trunkline_server.providers.provider import Provider
+from trunkline_server.routing.attempts import Try
+from trunkline_server.routing.table import Candidate
 
 #: Seconds that a provider's list is kept.
 KEPT = 300.0
@@ -84,40 +87,25 @@ class Catalog:
 
     async def model(self, call: Call, name: str) -> pb.Model:
         """One model. Raises ModelNotFound for one that its provider does not list."""
-        provider, route = self.engine.resolve(name)
+        candidate = self.engine.table.resolve(name).candidates[0]
+        provider = candidate.provider
         listed = await self._listed(provider, call)
         if isinstance(listed, GatewayError):
             raise listed
         for found in self._with_aliased(provider, listed):
-            if route.model in (found.id, found.name):
+            if candidate.model in (found.id, found.name):
                 return self._model(provider, found)
-        raise ModelNotFound(f"provider {provider.name!r} lists no model {route.model!r}", resource=("model", name))
+        raise ModelNotFound(f"provider {provider.name!r} lists no model {candidate.model!r}", resource=("model", name))
 
     async def count(
         self, call: Call, spec: completion_pb2.CompletionSpec, options: completion_pb2.CallOptions
     ) -> completion_service_pb2.CountTokensResponse:
         """Tokens of a prompt: the provider's count where it has one, an estimate elsewhere."""
-        provider, route = self.engine.resolve(spec.model)
-        call.provider, call.model = provider.name, route.model
-        target = provider.target(route.model)
-        upstream = self.engine.upstream(provider, options.credential)
-        answer = completion_service_pb2.CountTokensResponse(provider=provider.name, model=route.model)
-        spec = prepared(spec, route.defaults)
-        dialect = provider.dialect_for(route.model)
-        if not isinstance(dialect, CountingDialect) or not target.capabilities.token_count:
-            answer.input_tokens = prompt_tokens(spec)
-            answer.source = completion_pb2.USAGE_SOURCE_ESTIMATED
-            return answer
-        notes = Notes()
-        request = dialect.encode_count(spec, target, notes)
-        refuse_unsupported(notes, options)
-        call.limit(provider.total_unary)
-        attempt = call.begin_attempt(provider.name, route.model)
-        with call.attempting(attempt):
-            reply = await exchange(call, attempt, upstream, provider.dialect_for(route.model), request)
-            answer.input_tokens = dialect.decode_count(reply.body)
-        answer.source = completion_pb2.USAGE_SOURCE_REPORTED
-        return answer
+
+        async def attempt(candidate: Candidate, cause: Cause) -> completion_service_pb2.CountTokensResponse:
+            return await _count(call, candidate, cause, spec, options)
+
+        return await self.engine.attempts(call, spec.model, options, spec.labels).run(attempt)
 
     async def _listed(self, provider: Provider, call: Call) -> list[ListedModel] | GatewayError:
         known = [ListedModel(name) for name in provider.models]
@@ -173,15 +161,45 @@ class Catalog:
     def _with_aliased(self, provider: Provider, listed: list[ListedModel]) -> list[ListedModel]:
         """What the provider lists, and what aliases lead to beyond that."""
         known = {name for model in listed for name in (model.id, model.name)}
-        led_to = {route.model for route in self.engine.aliases.values() if route.provider == provider.name}
+        led_to = {target.model.partition("/")[2] for _, target in self._led(provider)}
         return [*listed, *(ListedModel(name) for name in sorted(led_to - known))]
 
     def _aliases(self, provider: Provider, listed: ListedModel) -> list[str]:
-        return sorted(
-            alias
-            for alias, to in self.engine.aliases.items()
-            if to.provider == provider.name and to.model in (listed.id, listed.name)
-        )
+        wanted = {f"{provider.name}/{listed.id}", f"{provider.name}/{listed.name}"}
+        return sorted({alias for alias, target in self._led(provider) if target.model in wanted})
+
+    def _led(self, provider: Provider) -> Iterator[tuple[str, route_pb2.RouteTarget]]:
+        """Names of the configuration that lead to the provider, and the target that does; no patterns."""
+        for name, route in self.engine.table.routes.items():
+            for target in route.targets:
+                if target.model.startswith(f"{provider.name}/") and not name.endswith("*"):
+                    yield name, target
+
+
+async def _count(
+    call: Call,
+    candidate: Candidate,
+    cause: Cause,
+    spec: completion_pb2.CompletionSpec,
+    options: completion_pb2.CallOptions,
+) -> completion_service_pb2.CountTokensResponse:
+    """One attempt at a count. Asks nobody where the provider does not count."""
+    target, dialect = candidate.target, candidate.dialect
+    call.provider, call.model = target.provider, target.model
+    answer = completion_service_pb2.CountTokensResponse(provider=target.provider, model=target.model)
+    spec = prepared(spec, candidate.defaults)
+    if not isinstance(dialect, CountingDialect) or not target.capabilities.token_count:
+        answer.input_tokens = prompt_tokens(spec)
+        answer.source = completion_pb2.USAGE_SOURCE_ESTIMATED
+        return answer
+    notes = Notes()
+    request = dialect.encode_count(spec, target, notes)
+    refuse_unsupported(notes, options)
+    async with Try(call, candidate, cause) as trying:
+        reply = await exchange(call, trying.attempt, candidate, request)
+        answer.input_tokens = dialect.decode_count(reply.body)
+    answer.source = completion_pb2.USAGE_SOURCE_REPORTED
+    return answer
 
 
 async def _all_listed(provider: Provider, dialect: ListingDialect, call: Call) -> list[ListedModel]:

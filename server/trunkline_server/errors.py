@@ -48,7 +48,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import ClassVar
+
+
+class NextTarget(Enum):
+    """Does an error of one target send the call to the next one of its route?"""
+
+    NO = "no"
+    YES = "yes"
+    #: To one whose context window is known to be larger.
+    LARGER = "if larger"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +76,12 @@ class GatewayError(Exception):
     reason: ClassVar[str] = "INTERNAL"
     #: Is the same call worth another try?
     retryable: ClassVar[bool] = False
+    #: Does the gateway itself try the same target again, after a wait?
+    same_target: ClassVar[bool] = False
+    #: Does it try the next target?
+    next_target: ClassVar[NextTarget] = NextTarget.NO
+    #: Does it say that the target is unwell, so that the target's breaker counts it?
+    unwell: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -180,6 +196,7 @@ class LLMError(GatewayError):
     """From the provider. The engine fills `provider` and `model`; all else comes from the wire."""
 
     reason = "LLM_UNKNOWN"
+    next_target = NextTarget.YES
 
     def __init__(
         self,
@@ -227,76 +244,110 @@ class LLMError(GatewayError):
 class LLMConnectionError(LLMError):
     reason = "LLM_CONNECTION"
     retryable = True
+    same_target = True
+    next_target = NextTarget.YES
+    unwell = True
 
 
 class LLMTimeoutError(LLMError):
     reason = "LLM_TIMEOUT"
     retryable = True
+    # Not the same target: the work was probably done and paid for.
+    next_target = NextTarget.YES
+    unwell = True
 
 
 class LLMRateLimitError(LLMError):
     reason = "LLM_RATE_LIMITED"
     retryable = True
+    same_target = True
+    next_target = NextTarget.YES
+    unwell = True
 
 
 class LLMProviderOverloaded(LLMError):
     reason = "LLM_OVERLOADED"
     retryable = True
+    same_target = True
+    next_target = NextTarget.YES
+    unwell = True
 
 
 class LLMServerError(LLMError):
     reason = "LLM_SERVER_ERROR"
     retryable = True
+    same_target = True
+    next_target = NextTarget.YES
+    unwell = True
 
 
 class LLMEmptyResponseError(LLMError):
     reason = "LLM_EMPTY_RESPONSE"
     retryable = True
+    same_target = True
+    next_target = NextTarget.YES
+    unwell = True
 
 
 class LLMInvalidResponseError(LLMError):
     reason = "LLM_INVALID_RESPONSE"
     retryable = True
+    same_target = True
+    next_target = NextTarget.YES
+    unwell = True
 
 
 class LLMBadRequestError(LLMError):
     reason = "LLM_BAD_REQUEST"
+    next_target = NextTarget.NO
 
 
 class LLMUnprocessableEntityError(LLMError):
     reason = "LLM_UNPROCESSABLE"
+    next_target = NextTarget.NO
 
 
 class ContextWindowExceededError(LLMError):
     reason = "LLM_CONTEXT_WINDOW_EXCEEDED"
+    next_target = NextTarget.LARGER
 
 
 class LLMRequestTooLargeError(LLMError):
     reason = "LLM_REQUEST_TOO_LARGE"
+    next_target = NextTarget.NO
 
 
 class LLMAuthenticationError(LLMError):
     reason = "LLM_AUTHENTICATION"
+    next_target = NextTarget.YES
+    unwell = True
 
 
 class LLMPermissionDeniedError(LLMError):
     reason = "LLM_PERMISSION_DENIED"
+    # Not counted by breakers, as what is not found: it may be about what one caller asked.
+    next_target = NextTarget.YES
 
 
 class LLMNotFoundError(LLMError):
     reason = "LLM_NOT_FOUND"
+    next_target = NextTarget.YES
 
 
 class LLMInsufficientCreditsError(LLMError):
     reason = "LLM_INSUFFICIENT_CREDITS"
+    next_target = NextTarget.YES
+    unwell = True
 
 
 class LLMContentFilterError(LLMError):
     reason = "LLM_CONTENT_FILTERED"
+    next_target = NextTarget.NO
 
 
 class LLMConflictError(LLMError):
     reason = "LLM_CONFLICT"
+    next_target = NextTarget.NO
 
 
 def classes(root: type[GatewayError] = GatewayError) -> Iterator[type[GatewayError]]:

@@ -2,34 +2,89 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 
+from trunkline.v1 import completion_pb2
 from trunkline_server.call import Attempt, Call
-from trunkline_server.providers.base import Dialect, UpstreamRequest
+from trunkline_server.errors import LLMTimeoutError, UnsupportedParameter
+from trunkline_server.providers.base import Notes, UpstreamRequest
 from trunkline_server.providers.headers import rate_limits, request_id
+from trunkline_server.providers.prepare import prepared
 from trunkline_server.providers.provider import Headers, Reply, StreamReply, Upstream
+from trunkline_server.routing.table import Candidate
+
+CompletionSpec = completion_pb2.CompletionSpec
+CallOptions = completion_pb2.CallOptions
 
 
-async def exchange(
-    call: Call, attempt: Attempt, upstream: Upstream, dialect: Dialect, request: UpstreamRequest
-) -> Reply:
+@dataclass(slots=True)
+class Prepared:
+    """A spec that is ready to go out."""
+
+    candidate: Candidate
+    request: UpstreamRequest
+    notes: Notes
+    reasoning_argument: str
+
+    def sent(self) -> None:
+        """Lets the request go, which holds the whole prompt."""
+        self.request = _SENT
+
+
+_SENT = UpstreamRequest("", b"")
+
+
+def prepare(call: Call, candidate: Candidate, spec: CompletionSpec, options: CallOptions, *, stream: bool) -> Prepared:
+    """Encodes. Raises UnsupportedParameter and InvalidRequest."""
+    target = candidate.target
+    call.provider, call.model = target.provider, target.model
+    spec = prepared(spec, candidate.defaults)
+    notes = Notes()
+    request = candidate.dialect.encode(spec, target, notes, stream=stream)
+    refuse_unsupported(notes, options)
+    return Prepared(candidate, request, notes, spec.reasoning_argument.name)
+
+
+def refuse_unsupported(notes: Notes, options: CallOptions) -> None:
+    """Raises UnsupportedParameter unless the caller asked for warnings."""
+    if notes.unsupported and options.on_unsupported != completion_pb2.ON_UNSUPPORTED_WARN:
+        raise UnsupportedParameter(
+            "the model cannot honour: "
+            + ", ".join(path for _, path, _ in notes.unsupported)
+            + " (leave it out, or set options.on_unsupported to WARN)",
+            violations=notes.violations(),
+        )
+
+
+async def exchange(call: Call, attempt: Attempt, candidate: Candidate, request: UpstreamRequest) -> Reply:
     """The whole answer. Raises LLMError, also for an answer that is no success."""
+    upstream, limit = candidate.upstream, candidate.provider.total_unary
     headers = _sends(call, attempt, upstream, request)
-    with call.waiting:
-        reply = await upstream.send(request, headers)
+    timer = asyncio.timeout(limit)
+    try:
+        with call.waiting:
+            async with timer:
+                reply = await upstream.send(request, headers)
+    except TimeoutError:
+        if not timer.expired():
+            raise
+        raise LLMTimeoutError(f"the provider has not finished its answer within {limit:g} s") from None
     _answered(call, attempt, reply)
     attempt.response.add(reply.body)
     if not 200 <= reply.status < 300:
-        raise dialect.classify(reply.status, reply.headers, reply.body)
+        raise candidate.dialect.classify(reply.status, reply.headers, reply.body)
     return reply
 
 
 @asynccontextmanager
 async def streamed(
-    call: Call, attempt: Attempt, upstream: Upstream, dialect: Dialect, request: UpstreamRequest
+    call: Call, attempt: Attempt, candidate: Candidate, request: UpstreamRequest
 ) -> AsyncIterator[StreamReply]:
     """An answer that is still arriving; its reader adds what it reads to `attempt.response`. Raises as `exchange`."""
+    upstream = candidate.upstream
     opening = upstream.stream(request, _sends(call, attempt, upstream, request))
     # A stream lasts. Its request holds the whole prompt and is not held as long.
     del request
@@ -41,7 +96,7 @@ async def streamed(
             with call.waiting:
                 body = await reply.read()
             attempt.response.add(body)
-            raise dialect.classify(reply.status, reply.headers, body)
+            raise candidate.dialect.classify(reply.status, reply.headers, body)
         yield reply
 
 

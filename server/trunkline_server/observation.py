@@ -45,7 +45,8 @@ def make_metrics(settings: Settings) -> Metrics:
     """With the bounds of the configuration."""
     made = Metrics() if settings.metrics is None else Metrics(most_values=settings.metrics.max_values)
     listed = [model for provider in (settings.providers or {}).values() for model in provider.models]
-    models = [*(target.model for target in settings.models.values()), *listed]
+    led_to = (target.model.partition("/")[2] for model in settings.models.values() for target in model.targets)
+    models = [*led_to, *listed]
     made.know(models=models, callers=[caller.name for caller in settings.callers])
     return made
 

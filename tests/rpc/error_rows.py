@@ -50,7 +50,7 @@ class ErrorRow:
 
 def _attempts(count: int) -> Mapping[str, Any]:
     """The gateway may make three attempts, and made `count`."""
-    return {"max_attempts": 3, "attempt_count": count}
+    return {"spent": count == 3, "attempt_count": count}
 
 
 _VIOLATIONS = (Violation("spec.model", "missing"), Violation("spec.params.n", "0 is out of range"))

@@ -468,7 +468,7 @@ def any_facts(draw: st.DrawFn) -> CallFacts:
         last_sequence_number=draw(st.integers(0, 2**40)),
         admitted=draw(st.booleans()),
         remaining=draw(seconds),
-        max_attempts=draw(st.integers(1, 5)),
+        spent=draw(st.booleans()),
     )
 
 

@@ -321,7 +321,7 @@ class Boundary:
                 last_sequence_number=call.sequence,
                 admitted=call.admitted,
                 remaining=call.remaining(),
-                max_attempts=call.max_attempts,
+                spent=call.spent,
             ),
             self._redactor,
         )

@@ -67,8 +67,8 @@ class CallFacts:
     admitted: bool = True
     #: Seconds to the deadline; None if there is none.
     remaining: float | None = None
-    #: How often the gateway itself may try.
-    max_attempts: int = 1
+    #: The gateway's own attempts are spent.
+    spent: bool = False
 
 
 # -- texts ------------------------------------------------------------------------------------------------------------

@@ -91,9 +91,7 @@ def _after_wait(case: Case) -> int | None:
 
 def _unless_spent(case: Case) -> int | None:
     """As `_after_wait`; never once the gateway's own attempts are spent, so that theirs do not multiply."""
-    facts = case.facts
-    spent = facts.max_attempts > 1 and len(facts.attempts) >= facts.max_attempts
-    return _NEVER if spent else _after_wait(case)
+    return _NEVER if case.facts.spent else _after_wait(case)
 
 
 # -- the table --------------------------------------------------------------------------------------------------------

@@ -198,14 +198,16 @@ func (x *LlmConfig) GetEtag() string {
 	return ""
 }
 
-// When to try again, as long as nothing of the answer has been sent.
+// When to try again, as long as no part of the answer has been sent. Another target is tried at once, the same one after a
+// wait and within a budget: a fifth of the target's calls and a few.
 type RetryPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Attempts in all, at least 1. Default 1.
+	// Attempts in all, 1 to 32. Default: 3, or one for each target of the route where those are more.
 	MaxAttempts *int32 `protobuf:"varint,1,opt,name=max_attempts,json=maxAttempts,proto3,oneof" json:"max_attempts,omitempty"`
-	// Wait before the second attempt. Default 200 ms.
+	// Longest wait before the first repetition at the same target, doubled for each that follows; a random part of it is
+	// waited, but no less than the provider's Retry-After. Default 200 ms.
 	InitialBackoff *durationpb.Duration `protobuf:"bytes,2,opt,name=initial_backoff,json=initialBackoff,proto3" json:"initial_backoff,omitempty"`
-	// Longest wait. Default 5 s.
+	// Longest wait, Retry-After apart. Default 5 s.
 	MaxBackoff    *durationpb.Duration `protobuf:"bytes,3,opt,name=max_backoff,json=maxBackoff,proto3" json:"max_backoff,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -267,11 +269,12 @@ type Timeouts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Until the connection stands: a free place in the pool, DNS, TCP and TLS. Default 10 s.
 	Connect *durationpb.Duration `protobuf:"bytes,1,opt,name=connect,proto3" json:"connect,omitempty"`
-	// Until the first bytes of a stream. Default: idle.
+	// Until the first part of the answer in a stream. Default: none but idle and total.
 	FirstToken *durationpb.Duration `protobuf:"bytes,2,opt,name=first_token,json=firstToken,proto3" json:"first_token,omitempty"`
 	// Longest silence between two upstream reads. Default 5 min.
 	Idle *durationpb.Duration `protobuf:"bytes,3,opt,name=idle,proto3" json:"idle,omitempty"`
-	// The whole attempt. Default: 10 min unary, 30 min streaming.
+	// The whole attempt. Default: 10 min unary, 30 min streaming. The stream of an answer that has begun keeps the time of the
+	// attempt that began it.
 	Total         *durationpb.Duration `protobuf:"bytes,4,opt,name=total,proto3" json:"total,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -146,7 +146,9 @@ Global___LlmConfig: _TypeAlias = LlmConfig  # noqa: Y015
 
 @_typing.final
 class RetryPolicy(_message.Message):
-    """When to try again, as long as nothing of the answer has been sent."""
+    """When to try again, as long as no part of the answer has been sent. Another target is tried at once, the same one after a
+    wait and within a budget: a fifth of the target's calls and a few.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -154,14 +156,16 @@ class RetryPolicy(_message.Message):
     INITIAL_BACKOFF_FIELD_NUMBER: _builtins.int
     MAX_BACKOFF_FIELD_NUMBER: _builtins.int
     max_attempts: _builtins.int
-    """Attempts in all, at least 1. Default 1."""
+    """Attempts in all, 1 to 32. Default: 3, or one for each target of the route where those are more."""
     @_builtins.property
     def initial_backoff(self) -> _duration_pb2.Duration:
-        """Wait before the second attempt. Default 200 ms."""
+        """Longest wait before the first repetition at the same target, doubled for each that follows; a random part of it is
+        waited, but no less than the provider's Retry-After. Default 200 ms.
+        """
 
     @_builtins.property
     def max_backoff(self) -> _duration_pb2.Duration:
-        """Longest wait. Default 5 s."""
+        """Longest wait, Retry-After apart. Default 5 s."""
 
     def __init__(
         self,
@@ -196,7 +200,7 @@ class Timeouts(_message.Message):
 
     @_builtins.property
     def first_token(self) -> _duration_pb2.Duration:
-        """Until the first bytes of a stream. Default: idle."""
+        """Until the first part of the answer in a stream. Default: none but idle and total."""
 
     @_builtins.property
     def idle(self) -> _duration_pb2.Duration:
@@ -204,7 +208,9 @@ class Timeouts(_message.Message):
 
     @_builtins.property
     def total(self) -> _duration_pb2.Duration:
-        """The whole attempt. Default: 10 min unary, 30 min streaming."""
+        """The whole attempt. Default: 10 min unary, 30 min streaming. The stream of an answer that has begun keeps the time of the
+        attempt that began it.
+        """
 
     def __init__(
         self,

@@ -139,27 +139,29 @@ export const LlmConfigSchema: GenMessage<LlmConfig> = /*@__PURE__*/
   messageDesc(file_trunkline_v1_config, 0);
 
 /**
- * When to try again, as long as nothing of the answer has been sent.
+ * When to try again, as long as no part of the answer has been sent. Another target is tried at once, the same one after a
+ * wait and within a budget: a fifth of the target's calls and a few.
  *
  * @generated from message trunkline.v1.RetryPolicy
  */
 export type RetryPolicy = Message<"trunkline.v1.RetryPolicy"> & {
   /**
-   * Attempts in all, at least 1. Default 1.
+   * Attempts in all, 1 to 32. Default: 3, or one for each target of the route where those are more.
    *
    * @generated from field: optional int32 max_attempts = 1;
    */
   maxAttempts?: number | undefined;
 
   /**
-   * Wait before the second attempt. Default 200 ms.
+   * Longest wait before the first repetition at the same target, doubled for each that follows; a random part of it is
+   * waited, but no less than the provider's Retry-After. Default 200 ms.
    *
    * @generated from field: google.protobuf.Duration initial_backoff = 2;
    */
   initialBackoff?: Duration | undefined;
 
   /**
-   * Longest wait. Default 5 s.
+   * Longest wait, Retry-After apart. Default 5 s.
    *
    * @generated from field: google.protobuf.Duration max_backoff = 3;
    */
@@ -187,7 +189,7 @@ export type Timeouts = Message<"trunkline.v1.Timeouts"> & {
   connect?: Duration | undefined;
 
   /**
-   * Until the first bytes of a stream. Default: idle.
+   * Until the first part of the answer in a stream. Default: none but idle and total.
    *
    * @generated from field: google.protobuf.Duration first_token = 2;
    */
@@ -201,7 +203,8 @@ export type Timeouts = Message<"trunkline.v1.Timeouts"> & {
   idle?: Duration | undefined;
 
   /**
-   * The whole attempt. Default: 10 min unary, 30 min streaming.
+   * The whole attempt. Default: 10 min unary, 30 min streaming. The stream of an answer that has begun keeps the time of the
+   * attempt that began it.
    *
    * @generated from field: google.protobuf.Duration total = 4;
    */

@@ -6,10 +6,8 @@ once, and shown as `**********` wherever settings are shown.
 
 from __future__ import annotations
 
-import datetime as dt
 import ipaddress
 import json
-import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,10 +18,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ByteSize,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -32,58 +28,15 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+from trunkline_server.config.models import ModelSettings, RoutingSettings, model_from
+from trunkline_server.config.values import Name, RouteName, Seconds, Strict, referred, seconds_from, text_from
 
 
 class ConfigError(Exception):
     """The configuration cannot be used; the message lists every mistake."""
 
 
-def _seconds(value: object) -> object:
-    if isinstance(value, str):
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)\s*", value)
-        if match is None:
-            raise ValueError('write a number of seconds, or a number with ms, s, m, h or d, e.g. "30s"')
-        return float(match[1]) * _UNITS[match[2]]
-    return value
-
-
-def _text(value: object) -> object:
-    """YAML reads 2024-10-21 as a date and 12345 as a number."""
-    return str(value) if isinstance(value, dt.date | int) and not isinstance(value, bool) else value
-
-
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=86_400)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _referred(data: Mapping[str, Any], name: str) -> str | None:
-    """What NAME_env or NAME_file leads to; None if neither is set. Raises ValueError."""
-    env, file = data.get(f"{name}_env"), data.get(f"{name}_file")
-    if env and file:
-        raise ValueError(f"set {name}_env or {name}_file, not both")
-    if isinstance(env, str):
-        value = os.environ.get(env, "").strip()
-        if not value:
-            raise ValueError(f"the environment variable {env} ({name}_env) is not set")
-        return value
-    if not file:
-        return None
-    try:
-        value = Path(file).read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise ValueError(f"cannot read {file} ({name}_file): {reason}") from None
-    if not value:
-        raise ValueError(f"{file} ({name}_file) is empty")
-    return value
-
-
-class KeyReference(_Strict):
+class KeyReference(Strict):
     """Where a secret is: exactly one of the two."""
 
     #: Name of an environment variable.
@@ -100,7 +53,7 @@ class KeyReference(_Strict):
             return data
         if "api_key" in data:
             raise ValueError("write no secret in the configuration: name it with api_key_env or api_key_file")
-        key = _referred(data, "api_key")
+        key = referred(data, "api_key")
         if key is not None and (not key.isascii() or not key.isprintable()):
             raise ValueError("the key holds characters that cannot be sent in a header")
         return {**data, "api_key": key} if key is not None else data
@@ -136,12 +89,12 @@ class Credential(KeyReference):
         return self
 
 
-class TimeoutSettings(_Strict):
+class TimeoutSettings(Strict):
     """Time limits of one attempt."""
 
     #: To a usable connection: a free place in the pool, DNS, TCP, TLS.
     connect: Seconds = 10.0
-    #: To the first bytes of a stream; default: none but `idle`.
+    #: To the first part of the answer in a stream; default: none but `idle`.
     first_token: Seconds | None = None
     #: Of silence, before the answer and in it.
     idle: Seconds = 300.0
@@ -159,7 +112,7 @@ class ProviderSettings(KeyReference):
     #: Its address; default: the usual one of its kind.
     base_url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")] | None = None
     #: What its kind is told beside the key, e.g. {project: my-project, location: europe-west4}.
-    settings: dict[str, Annotated[str, BeforeValidator(_text)]] = {}
+    settings: dict[str, Annotated[str, BeforeValidator(text_from)]] = {}
     #: More headers for every request. Not for secrets.
     headers: dict[str, str] = {}
     #: Time limits of one attempt.
@@ -178,27 +131,7 @@ class ProviderSettings(KeyReference):
     propagate: bool | None = None
 
 
-class ModelTarget(_Strict):
-    """Where an alias leads."""
-
-    #: A name in `providers`, or `local`.
-    provider: Name
-    #: The provider's own id of the model.
-    model: Annotated[str, Field(min_length=1)]
-    #: Defaults as in GenerationParams, e.g. {temperature: 0.2}.
-    defaults: dict[str, Any] = {}
-
-
-def _target(value: object) -> object:
-    if isinstance(value, str):
-        provider, slash, model = value.partition("/")
-        if not (slash and model):
-            raise ValueError("write PROVIDER/MODEL")
-        return {"provider": provider, "model": model}
-    return value
-
-
-class LocalSettings(_Strict):
+class LocalSettings(Strict):
     """The embedded model."""
 
     #: Run it, where it is installed.
@@ -215,7 +148,7 @@ class LocalSettings(_Strict):
     threads: Annotated[int, Field(ge=1, le=256)] | None = None
 
 
-class TlsSettings(_Strict):
+class TlsSettings(Strict):
     """PEM files of the server."""
 
     #: The server's certificate and what leads to its authority.
@@ -226,14 +159,14 @@ class TlsSettings(_Strict):
     client_ca_file: Path | None = None
 
 
-class StreamSettings(_Strict):
+class StreamSettings(Strict):
     """Defaults of streams."""
 
     #: A Heartbeat event after this much silence; 0: none. A request may ask for another interval.
     heartbeat: Seconds = 15.0
 
 
-class DrainSettings(_Strict):
+class DrainSettings(Strict):
     """How the server goes down."""
 
     #: NOT_SERVING is told this long before calls are refused, for load balancers to see it.
@@ -242,7 +175,7 @@ class DrainSettings(_Strict):
     grace: Seconds = 30.0
 
 
-class LimitSettings(_Strict):
+class LimitSettings(Strict):
     """Bounds of one worker process."""
 
     #: Calls at once, those that wait included; more are refused with GATEWAY_OVERLOADED.
@@ -256,7 +189,7 @@ class LimitSettings(_Strict):
     max_request_bytes: Annotated[int, Field(ge=1024, le=2**31 - 1)] = 32 * 1024 * 1024
 
 
-class MetricsSettings(_Strict):
+class MetricsSettings(Strict):
     """Prometheus metrics over HTTP."""
 
     #: Address to listen on. The page needs no key: keep it from strangers.
@@ -267,7 +200,7 @@ class MetricsSettings(_Strict):
     max_values: Annotated[int, Field(ge=1, le=10_000)] = 100
 
 
-class OtelSettings(_Strict):
+class OtelSettings(Strict):
     """Spans, exported over OTLP/gRPC; needs the extra `otel`. What is not here comes from the usual OTEL_ variables."""
 
     #: http://HOST:PORT or https://HOST:PORT; default: OTEL_EXPORTER_OTLP_ENDPOINT, and without one there are no spans.
@@ -280,7 +213,7 @@ class OtelSettings(_Strict):
     propagate: bool = False
 
 
-class LogSettings(_Strict):
+class LogSettings(Strict):
     """Logs on standard error."""
 
     #: Least severe lines to write; calls are `info`.
@@ -289,7 +222,7 @@ class LogSettings(_Strict):
     format: Literal["json", "text"] = "json"
 
 
-class TraceBackend(_Strict):
+class TraceBackend(Strict):
     """Where records of calls go: the URL as text, or one of these."""
 
     #: `sqlite:`, `postgresql://HOST/DATABASE` ...; one with a password is named by one of the other two.
@@ -314,7 +247,7 @@ class TraceBackend(_Strict):
         if "read" in data:
             raise ValueError("no such setting: read")
         url = data.get("url")
-        read = _referred(data, "url")
+        read = referred(data, "url")
         if (url is None) == (read is None):
             raise ValueError("set one of url, url_env and url_file")
         if isinstance(url, str) and _WITH_PASSWORD.search(url):
@@ -346,7 +279,7 @@ def _off(value: object) -> object:
     return "off" if value is False else value
 
 
-class TraceSettings(_Strict):
+class TraceSettings(Strict):
     """The records of calls. Short forms: a URL, a list of URLs, or `off`."""
 
     #: Where records go; the first that can be read answers reads. Empty: nothing is recorded.
@@ -355,7 +288,7 @@ class TraceSettings(_Strict):
     #: that there was a call.
     capture: Annotated[Literal["full", "no_content", "off"], BeforeValidator(_off)] = "full"
     #: How long backends keep records. Absent: for ever.
-    keep: Annotated[float, BeforeValidator(_seconds), Field(ge=60)] | None = 30 * 86_400.0
+    keep: Annotated[float, BeforeValidator(seconds_from), Field(ge=60)] | None = 30 * 86_400.0
     #: Size of a backend beyond which its oldest records go. Absent: none.
     max_bytes: Annotated[ByteSize, Field(ge=1_000_000)] | None = None
     #: Size of what waits on disk for backends; beyond it the oldest records go, and are counted.
@@ -419,8 +352,11 @@ class Settings(BaseSettings):
     operators: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     #: Absent: every provider whose usual key variable is set.
     providers: dict[Name, ProviderSettings] | None = None
-    #: Aliases: a name to "PROVIDER/MODEL" or to a target.
-    models: dict[Name, Annotated[ModelTarget, BeforeValidator(_target)]] = {}
+    #: Names that callers may write as the model: each to PROVIDER/MODEL, or to several targets. A `*` at the end stands
+    #: for any characters, which replace a `*` in the targets.
+    models: dict[RouteName, Annotated[ModelSettings, BeforeValidator(model_from)]] = {}
+    #: What holds for every model that does not say otherwise.
+    routing: RoutingSettings = RoutingSettings()
     #: More credentials of providers, by name, for `CallOptions.credential`.
     credentials: dict[Name, Credential] = {}
     #: The embedded model.
@@ -479,9 +415,6 @@ class Settings(BaseSettings):
         mistakes.extend(f"callers: {n!r} is there twice" for n in sorted({n for n in names if names.count(n) > 1}))
         known = set(self.providers or ()) | ({"local"} if self.local.enabled else set())
         if self.providers is not None:
-            for alias, target in self.models.items():
-                if target.provider not in known:
-                    mistakes.append(f"models.{alias}: no provider {target.provider!r} is configured")
             for name, credential in self.credentials.items():
                 if credential.provider not in known:
                     mistakes.append(f"credentials.{name}: no provider {credential.provider!r} is configured")

@@ -1,0 +1,241 @@
+"""The one owner of retries: which target a call tries, when it tries another, and when it gives up.
+
+Nothing below it repeats anything, and a client is told not to (`Call.spent`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from random import Random
+from types import TracebackType
+from typing import Self, TypeVar
+
+from trunkline_server.call import Attempt, Call, Cause
+from trunkline_server.errors import GatewayError, GatewayOverloaded, LLMError, NextTarget, UnsupportedParameter
+from trunkline_server.routing.strategy import Choice, Moment, sticky
+from trunkline_server.routing.table import Candidate, Route
+
+T = TypeVar("T")
+
+#: Longest wait for a provider's Retry-After where no deadline bounds it, in seconds.
+PATIENCE = 60.0
+
+#: Ways to fail before the target was asked: it cannot do it, or as much as may be is running there.
+NOBODY_ASKED = (UnsupportedParameter, GatewayOverloaded)
+
+#: Makes one attempt at a target. Raises LLMError, and those of `NOBODY_ASKED`.
+Work = Callable[[Candidate, Cause], Awaitable[T]]
+
+_random = Random()  # noqa: S311  # spreads load, guards nothing
+
+
+class Attempts:
+    """The attempts of one call."""
+
+    __slots__ = ("_back", "_choose", "_error", "_failed", "_left", "call", "made", "random", "route", "streamed")
+
+    def __init__(
+        self, call: Call, route: Route, *, streamed: bool, label: str | None = None, random: Random = _random
+    ) -> None:
+        """`label`: the call's value of the route's sticky label, if it has one."""
+        self.call = call
+        self.route = route
+        self.streamed = streamed
+        self.random = random
+        #: Attempts that failed.
+        self.made = 0
+        self._choose: Choice = route.choose if label is None else sticky(label)
+        #: Targets that were not tried yet; None: there is only one.
+        self._left: list[Candidate] | None = None
+        #: Those to be left alone that are tried all the same, because too many are.
+        self._back: Sequence[Candidate] = ()
+        #: When each target that may be tried again may be.
+        self._failed: dict[Candidate, float] = {}
+        #: What the caller is told if nothing helps.
+        self._error: GatewayError | None = None
+
+    async def run(self, work: Work[T]) -> T:
+        """What `work` returns for the first target that it succeeds with. Raises the last target's error."""
+        candidate, cause = self.first(), Cause.FIRST
+        while True:
+            try:
+                return await work(candidate, cause)
+            except (LLMError, *NOBODY_ASKED) as error:
+                candidate, cause = await self.after(candidate, error)
+
+    async def go_on(self, work: Work[T], failed: Candidate, error: LLMError, cause: Cause) -> T:
+        """As `run`, after a target failed whose answer had begun: for the reason `cause`."""
+        told: GatewayError = error
+        while True:
+            failed, _ = await self.after(failed, told)
+            try:
+                return await work(failed, cause)
+            except (LLMError, *NOBODY_ASKED) as again:
+                told = again
+
+    def first(self) -> Candidate:
+        """The target to begin with. A route's last target is tried however it fares."""
+        candidates = self.route.candidates
+        if len(candidates) == 1:
+            return candidates[0]
+        self._left = list(candidates)
+        now = time.monotonic()
+        if self.route.max_ejected < 1:
+            self._back = _readmitted(self.route, now)
+        return self._chosen(self._left, now) or min(candidates, key=lambda one: one.health.breaker.until)
+
+    async def after(self, candidate: Candidate, error: GatewayError) -> tuple[Candidate, Cause]:
+        """The target to try after this one failed so, once it is time. Raises the error if there is none."""
+        now = time.monotonic()
+        if self._left is not None and candidate in self._left:
+            self._left.remove(candidate)
+        if isinstance(error, LLMError):
+            self.made += 1
+            self._error = error
+            if error.same_target:
+                self._failed[candidate] = now + (error.retry_after or 0.0)
+            else:
+                self._failed.pop(candidate, None)
+        elif self._error is None:
+            self._error = error
+        told = self._error
+        if self.made >= self.route.retry.max_attempts:
+            raise self._spent(told)
+        other = self._other(candidate, told, now)
+        if other is not None:
+            if self.made:
+                # There is another target, which is well: it is tried whether or not the budget has anything left.
+                candidate.health.budget.take(now)
+            return other, Cause.FALLBACK if self.made else Cause.FIRST
+        again = self._again(now)
+        if again is None:
+            raise self._spent(told)
+        target, wait = again
+        if not target.health.budget.take(now):
+            raise self._spent(told)
+        await asyncio.sleep(wait)
+        return target, Cause.RETRY
+
+    # -- steps --------------------------------------------------------------------------------------------------------
+
+    def _spent(self, error: GatewayError | None) -> GatewayError:
+        """The error to end with: where the gateway tries again, nobody else is to."""
+        assert error is not None  # noqa: S101  # an error is why we are here
+        self.call.spent = self.route.retry.max_attempts > 1
+        return error
+
+    def _other(self, candidate: Candidate, error: GatewayError | None, now: float) -> Candidate | None:
+        """Another target that was not tried yet, is well, and may fare better with such an error."""
+        left = self._left
+        if not left:
+            return None
+        if isinstance(error, LLMError):
+            if error.next_target is NextTarget.NO:
+                return None
+            if error.next_target is NextTarget.LARGER:
+                least = candidate.context_window or math.inf
+                left = [one for one in left if (one.context_window or 0) > least]
+        return self._chosen(left, now) if left else None
+
+    def _chosen(self, among: Sequence[Candidate], now: float) -> Candidate | None:
+        """One that may be tried, of the first priority that has any; None: all are to be left alone."""
+        well = [one for one in among if one.health.breaker.permits(now) or one in self._back]
+        if not well:
+            return None
+        priority = well[0].priority
+        if well[-1].priority != priority:
+            well = [candidate for candidate in well if candidate.priority == priority]
+        if len(well) == 1:
+            return well[0]
+        return self._choose(well, Moment(now, self.random, streamed=self.streamed))
+
+    def _again(self, now: float) -> tuple[Candidate, float] | None:
+        """The target that may be tried again first, and the wait until then; None: not within the deadline."""
+        if not self._failed:
+            return None
+        target = min(self._failed, key=self._failed.__getitem__)
+        policy = self.route.retry
+        # Full jitter: those who failed together do not come back together.
+        most = min(policy.max_backoff, policy.initial_backoff * 2 ** (self.made - 1))
+        wait = max(self._failed[target] - now, self.random.uniform(0, most))
+        remaining = self.call.remaining()
+        return (target, wait) if wait < (PATIENCE if remaining is None else remaining) else None
+
+
+def _readmitted(route: Route, now: float) -> Sequence[Candidate]:
+    """Of more targets than may be left alone, those whose time ends first."""
+    ill = [candidate for candidate in route.candidates if not candidate.health.breaker.permits(now)]
+    ill.sort(key=lambda candidate: candidate.health.breaker.until)
+    return ill[: len(ill) - int(route.max_ejected * len(route.candidates))]
+
+
+class Try:
+    """One attempt while it lasts: it has a place at its provider, tells of the target, and is told how it ends.
+
+    Entering it raises GatewayOverloaded if the provider has no place for it.
+    """
+
+    __slots__ = ("_answered", "_cause", "_place", "_probe", "attempt", "call", "candidate", "streamed")
+
+    def __init__(self, call: Call, candidate: Candidate, cause: Cause, *, streamed: bool = False) -> None:
+        self.call = call
+        self.candidate = candidate
+        self.streamed = streamed
+        self._cause = cause
+        self._answered = False
+        self._probe = False
+        self._place: AbstractAsyncContextManager[None]
+        self.attempt: Attempt
+
+    async def __aenter__(self) -> Self:
+        candidate, health = self.candidate, self.candidate.health
+        self._place = candidate.gate.place(self.call)
+        await self._place.__aenter__()
+        self.attempt = attempt = self.call.begin_attempt(candidate.provider.name, candidate.model, self._cause)
+        attempt.credential = candidate.credential
+        if attempt.cause is Cause.FIRST:
+            health.budget.deposit()
+        health.in_flight += 1
+        self._probe = health.breaker.began(attempt.began)
+        return self
+
+    def answered(self) -> None:
+        """The target gave what was waited for: the first part of a stream, or a whole answer."""
+        attempt, health, now = self.attempt, self.candidate.health, time.monotonic()
+        self._answered = True
+        health.latency(self.streamed).observe(now - attempt.began, now)
+        health.breaker.succeeded(now, attempt.began, self._probe)
+        self._probe = False
+        for limit in attempt.rate_limits:
+            if limit.HasField("remaining") and limit.remaining <= 0 and limit.HasField("reset_after"):
+                health.breaker.cool(now, limit.reset_after.seconds + limit.reset_after.nanos / 1e9)
+        if attempt.cause is not Cause.BATCH:
+            self.call.follow(attempt)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._place.__aexit__(kind, error, trace)
+        attempt, health = self.attempt, self.candidate.health
+        attempt.ended = now = time.monotonic()
+        health.in_flight -= 1
+        if error is None:
+            if not self._answered:
+                self.answered()
+            return
+        if isinstance(error, GatewayError):
+            attempt.reason, attempt.message = error.reason, str(error)
+        if isinstance(error, LLMError):
+            health.failed(error, now, attempt.began, self._probe, answered=self._answered)
+            self.call.follow(attempt)
+            error.provider, error.model = attempt.provider, attempt.model
+            if error.http_status is None:
+                error.http_status = attempt.http_status
+            if not error.request_id:
+                error.request_id = attempt.request_id
+        else:
+            health.breaker.left(self._probe)
