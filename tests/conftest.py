@@ -41,6 +41,13 @@ def postgresql() -> Iterator[services.Postgresql]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def clickhouse() -> Iterator[services.Clickhouse]:
+    """The real engine, reached over HTTP, for the whole run."""
+    with services.clickhouse() as server:
+        yield server
+
+
 @pytest.fixture
 def measured(request: pytest.FixtureRequest) -> Callable[[str, object], None]:
     """`measured("cancel, ms", 1.2)` shows a figure at the end of the run."""

@@ -13,14 +13,18 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
+
+ROOT = Path(__file__).parent.parent
 
 #: Most seconds that a server may take to answer for the first time, and to end.
 _STARTS, _ENDS = 60.0, 20.0
@@ -94,8 +98,9 @@ class Service:
         leash = ["/bin/sh", "-c", _LEASH % self._signal.name.removeprefix("SIG"), "sh", *self._command]
         with self.log.open("ab") as log:
             self._leash = subprocess.Popen(
-                leash, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, user=self._user, cwd=self.log.parent
-            )
+                leash, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, user=self._user,
+                cwd=self.log.parent, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )  # fmt: skip
         assert self._leash.stdout is not None
         self._process = psutil.Process(int(self._leash.stdout.readline()))
         until = time.monotonic() + _STARTS
@@ -207,6 +212,41 @@ def postgresql(*, durable: bool = False) -> Iterator[Postgresql]:
     with folder(user) as where:
         server = Postgresql(where, user, durable=durable)
         server.make()
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+class Clickhouse(Service):
+    """ClickHouse's engine behind its HTTP interface; see tests/traces/clickhouse_server.py."""
+
+    def __init__(self, where: Path) -> None:
+        self.port = free_port()
+        self._password = secrets.token_hex(8)
+        self._names = (f"test_{number}" for number in itertools.count(1))
+        program = [sys.executable, "-m", "tests.traces.clickhouse_server"]
+        command: list[str | Path] = [*program, where / "data", str(self.port), "me", self._password]
+        super().__init__("clickhouse", command, where / "log", ready=self._answers)
+
+    def database(self) -> str:
+        """The URL of a database that is not there yet."""
+        return f"clickhouse://me:{self._password}@127.0.0.1:{self.port}/{next(self._names)}"
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/ping", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+
+@contextmanager
+def clickhouse() -> Iterator[Clickhouse]:
+    """Runs while the block does."""
+    with folder() as where:
+        server = Clickhouse(where)
         server.start()
         try:
             yield server

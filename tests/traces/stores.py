@@ -26,10 +26,22 @@ async def _postgresql(folder: Path, request: pytest.FixtureRequest):
     yield open_backend(request.getfixturevalue("postgresql").database(), folder)
 
 
+@asynccontextmanager
+async def _clickhouse(folder: Path, request: pytest.FixtureRequest):
+    yield open_backend(request.getfixturevalue("clickhouse").database(), folder)
+
+
+@asynccontextmanager
+async def _chdb(folder: Path, request: pytest.FixtureRequest):
+    yield open_backend("clickhouse+chdb:", folder)
+
+
 #: Backends that can be read and that store a record once, however often it is written.
 STORES: Mapping[str, Store] = {
     "sqlite": _sqlite,
     "postgresql": _postgresql,
+    "clickhouse": _clickhouse,
+    "chdb": _chdb,
 }
 
 

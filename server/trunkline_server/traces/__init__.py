@@ -28,6 +28,15 @@ SCHEMES: Mapping[str, Scheme] = {
     "postgresql": Scheme(
         "trunkline_server.traces.postgresql:PostgresqlBackend", "postgresql://HOST/DATABASE", extra="postgresql"
     ),
+    "clickhouse": Scheme(
+        "trunkline_server.traces.clickhouse:ClickhouseBackend", "clickhouse://HOST/DATABASE", extra="clickhouse"
+    ),
+    "clickhouses": Scheme(
+        "trunkline_server.traces.clickhouse:ClickhouseBackend", "clickhouses://HOST/DATABASE", extra="clickhouse"
+    ),
+    "clickhouse+chdb": Scheme(
+        "trunkline_server.traces.clickhouse:ChdbBackend", "clickhouse+chdb:[FOLDER]", extra="chdb"
+    ),
 }
 
 

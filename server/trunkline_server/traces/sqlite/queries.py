@@ -81,7 +81,7 @@ def totals(connection: sqlite3.Connection, asked: Conditions, span_us: int) -> l
     _add_time(where, walk, wanted)
     _add_all(where, asked, walk)
     return connection.execute(
-        f"SELECT t.start_us / ?1 * ?1 AS span, t.provider, t.model, count(*), sum(t.code <> 0), "  # noqa: S608  # ours
+        f"SELECT t.start_us / ?1 * ?1 AS span, t.provider, t.model, count(*), sum(t.code <> 0), "  # ours
         "coalesce(sum(t.input_tokens), 0), coalesce(sum(t.output_tokens), 0), coalesce(sum(t.cost_nano_usd), 0) "
         f"FROM {walk.source} WHERE {where.text} GROUP BY span, t.provider, t.model ORDER BY span, t.provider, t.model",
         (span_us, *where.values),
@@ -147,7 +147,7 @@ def _count(connection: sqlite3.Connection, ways: Sequence[_Walk], wanted: Wanted
         where = _Clause([walk.condition], list(walk.values))
         _add_time(where, walk, wanted)
         source = walk.source.partition(" CROSS JOIN ")[0]
-        query = f"SELECT count(*) FROM (SELECT 1 FROM {source} WHERE {where.text} LIMIT {LOOK + 1})"  # noqa: S608  # ours
+        query = f"SELECT count(*) FROM (SELECT 1 FROM {source} WHERE {where.text} LIMIT {LOOK + 1})"  # ours
         count += connection.execute(query, where.values).fetchone()[0]
     return count
 
@@ -161,7 +161,7 @@ def _walked(connection: sqlite3.Connection, walk: _Walk, wanted: Wanted) -> list
         where.add(f"(t.start_us, t.key) {'>' if wanted.oldest_first else '<'} (?, ?)", *wanted.after)
     way = "ASC" if wanted.oldest_first else "DESC"
     order = f"e.rowid {way}" if walk.of == "e" else f"{walk.of}.start_us {way}, {walk.of}.key {way}"
-    select = f"SELECT t.start_us, t.key FROM {walk.source} WHERE {where.text}"  # noqa: S608  # ours
+    select = f"SELECT t.start_us, t.key FROM {walk.source} WHERE {where.text}"  # ours
     keys: list[tuple[int, Key]] = connection.execute(
         f"{select} ORDER BY {order} LIMIT ?", (*where.values, wanted.size)
     ).fetchall()

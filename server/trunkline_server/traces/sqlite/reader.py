@@ -37,7 +37,7 @@ class SqliteReader:
     async def get(self, trace_id: str, *, full: bool) -> trace_pb2.Trace | None:
         def read(connection: sqlite3.Connection) -> trace_pb2.Trace | None:
             row = connection.execute(
-                f"SELECT {_payload(full)} FROM traces t JOIN payloads p ON p.seq = t.payload WHERE t.key = ?",  # noqa: S608  # ours
+                f"SELECT {_payload(full)} FROM traces t JOIN payloads p ON p.seq = t.payload WHERE t.key = ?",  # ours
                 (key_of(trace_id),),
             ).fetchone()
             return None if row is None else _trace(row[0])
@@ -68,7 +68,7 @@ class SqliteReader:
                 traces = []
                 for start_us, key in keys[:size]:
                     row = connection.execute(
-                        f"SELECT {_payload(full)} FROM traces t JOIN payloads p ON p.seq = t.payload "  # noqa: S608  # ours
+                        f"SELECT {_payload(full)} FROM traces t JOIN payloads p ON p.seq = t.payload "  # ours
                         "WHERE t.start_us = ? AND t.key = ?",
                         (start_us, key),
                     ).fetchone()
