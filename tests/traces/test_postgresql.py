@@ -404,6 +404,19 @@ async def test_texts_that_no_index_takes_are_kept_and_found(postgresql: Postgres
             assert await kept.get(trace) == trace
 
 
+async def test_a_record_that_is_not_taken_is_told_from_a_server_that_is_down(postgresql: Postgresql, tmp_path: Path):
+    url = postgresql.database()
+    async with kept_at(url, tmp_path) as kept:
+        postgresql.sql("ALTER TABLE trunkline.traces ALTER COLUMN model TYPE varchar(10)", name_of(url))
+
+        with pytest.raises(ValueError, match="does not take a record") as told:
+            await kept.write(sample(), sample(model="a-secret-too-long-for-it"))
+        assert "secret" not in str(told.value)
+        assert await kept.all() == []
+        await kept.write(fits := sample())
+        assert names(await kept.all()) == [fits.name]
+
+
 async def test_a_time_out_of_all_bounds_is_kept(postgresql: Postgresql, tmp_path: Path):
     async with kept_at(postgresql.database(), tmp_path) as kept:
         traces = [sample(start_us=us) for us in (-62_135_596_800_000_000, 0, 253_402_300_799_000_000)]

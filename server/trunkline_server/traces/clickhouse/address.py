@@ -86,6 +86,8 @@ class Place:
     folder: Path
     #: Where the process that holds it listens.
     socket: Path
+    #: What that process says.
+    log: Path
     options: Options
 
     @classmethod
@@ -100,14 +102,14 @@ class Place:
             if host or not slash:
                 wrong.append("is a folder of this machine: write clickhouse+chdb:FOLDER")
         folder = state_dir.absolute() / Path(unquote(path) or "chdb").expanduser()
-        socket = folder.with_name(folder.name + ".sock")
+        socket, log = (folder.with_name(folder.name + suffix) for suffix in (".sock", ".log"))
         if len(str(socket).encode()) > _LONGEST:
             wrong.append(f"{folder}: a socket lies beside the folder, whose path is too long for one; choose a shorter")
         if folder.is_file():
             wrong.append(f"{folder} is a file; write clickhouse+chdb:FOLDER")
         if wrong:
             raise BackendError(f"clickhouse+chdb: {'; '.join(wrong)}")
-        return cls(folder, socket, _options(given, "trunkline"))
+        return cls(folder, socket, log, _options(given, "trunkline"))
 
 
 def require(*modules: str) -> None:

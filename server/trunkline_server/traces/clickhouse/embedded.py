@@ -41,15 +41,16 @@ class Holder:
         place = self._place
         place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # The pipe tells it when we are gone, however we went; a session of its own keeps Ctrl-C away from it.
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "trunkline_server.traces.clickhouse.holder", place.folder, place.socket,
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
+        with place.log.open("wb") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "trunkline_server.traces.clickhouse.holder", place.folder, place.socket,
+                stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True,
+            )  # fmt: skip
         loop = asyncio.get_running_loop()
         until = loop.time() + _STARTS
         while not await self._answers():
             if self._process.returncode is not None:
-                raise refused(None, f"the engine does not start: {await self._last_words(self._process)}")
+                raise refused(None, f"the engine does not start: {self._last_words()}")
             if loop.time() > until:
                 await self.end()
                 raise refused(None, "the engine does not start in time")
@@ -59,17 +60,17 @@ class Holder:
         process, self._process = self._process, None
         if process is None or process.returncode is not None:
             return
+        if process.stdin is not None:
+            process.stdin.close()
         try:
             async with asyncio.timeout(_ENDS):
-                # Empty input, and then its end.
-                await process.communicate(b"")
+                await process.wait()
         except TimeoutError:
             process.kill()
             await process.wait()
 
-    async def _last_words(self, process: asyncio.subprocess.Process) -> str:
-        _, said = await process.communicate()
-        return said.decode(errors="replace").strip().rpartition("\n")[2]
+    def _last_words(self) -> str:
+        return self._place.log.read_text(errors="replace").strip().rpartition("\n")[2]
 
     async def _answers(self) -> bool:
         try:

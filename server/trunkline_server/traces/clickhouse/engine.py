@@ -16,6 +16,16 @@ _FOR_GOOD = frozenset({
     516,  # AUTHENTICATION_FAILED
 })  # fmt: skip
 
+#: Codes that tell of a record that cannot be written.
+_UNFIT = frozenset({
+    6,  # CANNOT_PARSE_TEXT
+    27,  # CANNOT_PARSE_INPUT_ASSERTION_FAILED
+    53,  # TYPE_MISMATCH
+    69,  # ARGUMENT_OUT_OF_BOUND
+    131,  # TOO_LARGE_STRING_SIZE
+    321,  # VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE
+})  # fmt: skip
+
 
 class Engine(Protocol):
     """Raises BackendUnavailable, or BackendError for good. Nothing takes longer than it is given."""
@@ -34,13 +44,16 @@ class Engine(Protocol):
     async def insert(
         self, table: str, columns: Mapping[str, str], rows: Sequence[Sequence[Any]], seconds: float
     ) -> None:
-        """Rows of these columns, by their name and type."""
+        """Rows of these columns, by their name and type. Raises ValueError if it is the rows that cannot be written."""
 
     async def aclose(self) -> None: ...
 
 
-def refused(code: int | None, text: str) -> BackendError | BackendUnavailable:
-    """What an error of ClickHouse's means: a mistake that stays, or a state that passes."""
-    # The statement and its values come behind the first sentence.
+def refused(code: int | None, text: str) -> BackendError | BackendUnavailable | ValueError:
+    """What an error of ClickHouse's means: a mistake that stays, a record that does not fit, or a state that passes."""
+    if code in _UNFIT:
+        # The text shows what was to be written.
+        return ValueError(f"clickhouse: does not take a record: code {code}")
+    # The statement and its values come behind the first line.
     said = f"clickhouse: {text.partition(chr(10))[0][:300]}"
     return BackendError(said) if code in _FOR_GOOD else BackendUnavailable(said)

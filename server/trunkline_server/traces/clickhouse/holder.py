@@ -93,7 +93,7 @@ async def serve(folder: str, socket: str) -> None:
             try:
                 reply = {"rows": await engine.run(message)}
             except Exception as error:  # noqa: BLE001  # it goes to whoever asked
-                reply = {"error": str(error) or type(error).__name__, "code": getattr(error, "code", None)}
+                reply = {"error": str(error) or type(error).__name__, "code": _code(error)}
             writer.write(framed(reply))
             await writer.drain()
         writer.close()
@@ -112,6 +112,13 @@ async def serve(folder: str, socket: str) -> None:
     with suppress(FileNotFoundError):
         os.unlink(socket)  # noqa: PTH108  # nobody waits for this loop any more
     engine.close()
+
+
+def _code(error: Exception) -> int | None:
+    from clickhouse_connect.driver.exceptions import DataError
+
+    # What the driver cannot write it tells as the engine would.
+    return 53 if isinstance(error, DataError) else getattr(error, "code", None)
 
 
 def main() -> None:

@@ -63,11 +63,14 @@ class HttpEngine:
 
     @asynccontextmanager
     async def _within(self, seconds: float) -> AsyncIterator[AsyncClient]:
-        from clickhouse_connect.driver.exceptions import ClickHouseError
+        from clickhouse_connect.driver.exceptions import ClickHouseError, DataError
 
         try:
             async with asyncio.timeout(seconds):
                 yield await self._connected()
+        except DataError:
+            # Of the driver: what it was given is no value of the column's type.
+            raise ValueError("clickhouse: does not take a record") from None
         except ClickHouseError as error:
             raise refused(getattr(error, "code", None), str(error)) from None
         except TimeoutError:

@@ -21,9 +21,6 @@ _DELETES_EVERY = 3600.0
 #: Seconds by which the retention may move before the table is told.
 _DRIFT = 3600.0
 
-#: Seconds from which on a retention is none.
-_FOR_EVER = 100 * 365 * 86_400
-
 
 class ClickhouseSink:
     """The engine is opened again after it failed."""
@@ -70,23 +67,12 @@ class ClickhouseSink:
         """
         if not self._open:
             await self.open()
-        await self._retain(time.time() - before)
         gone = 0
-        before_us = clamped(int(before * 1_000_000))
-        for partition, rows, _, newest_us in await self._partitions():
-            if newest_us < before_us:
-                await self._drop(partition)
-                gone += rows
-        gone += await self._delete(before_us)
+        if before > 0:
+            await self._retain(time.time() - before)
+            gone += await self._by_age(clamped(int(before * 1_000_000)))
         if most_bytes is not None:
-            held = await self._partitions()
-            total = sum(size for _, _, size, _ in held)
-            for partition, rows, size, _ in held[:-1]:
-                if total <= most_bytes:
-                    break
-                await self._drop(partition)
-                total -= size
-                gone += rows
+            gone += await self._by_size(most_bytes)
         return gone
 
     async def aclose(self) -> None:
@@ -104,13 +90,33 @@ class ClickhouseSink:
         """Tells the table how long to keep records: it then drops them also while no gateway runs."""
         if self._retention is not None and abs(seconds - self._retention) < _DRIFT:
             return
-        if seconds < _FOR_EVER:
-            kept = f"toIntervalSecond({int(seconds) + 86_400})"
-            await self._command(
-                f"ALTER TABLE {self._table} MODIFY TTL toDateTime(start_time) + {kept} "
-                "SETTINGS materialize_ttl_after_modify = 0"
-            )
+        # A day more than what is pruned here.
+        kept = f"toIntervalSecond({int(seconds) + 86_400})"
+        await self._command(
+            f"ALTER TABLE {self._table} MODIFY TTL toDateTime(start_time) + {kept} "
+            "SETTINGS materialize_ttl_after_modify = 0"
+        )
         self._retention = seconds
+
+    async def _by_age(self, before_us: int) -> int:
+        gone = 0
+        for partition, rows, _, newest_us in await self._partitions():
+            if newest_us < before_us:
+                await self._drop(partition)
+                gone += rows
+        return gone + await self._delete(before_us)
+
+    async def _by_size(self, most: int) -> int:
+        gone = 0
+        held = await self._partitions()
+        total = sum(size for _, _, size, _ in held)
+        for partition, rows, size, _ in held[:-1]:
+            if total <= most:
+                break
+            await self._drop(partition)
+            total -= size
+            gone += rows
+        return gone
 
     async def _delete(self, before_us: int) -> int:
         now = time.monotonic()
@@ -127,12 +133,12 @@ class ClickhouseSink:
         """(name, rows, bytes, latest start in microseconds) of each that holds records, oldest first."""
         return await self._query(
             f"""
-            SELECT p.partition, p.rows, p.bytes, t.newest FROM (
-              SELECT partition, partition_id, sum(rows) AS rows, sum(bytes_on_disk) AS bytes FROM system.parts
+            SELECT p.partition, t.rows, p.bytes, t.newest FROM (
+              SELECT partition, partition_id, sum(bytes_on_disk) AS bytes FROM system.parts
               WHERE active AND database = {{database:String}} AND table = 'traces' GROUP BY partition, partition_id
             ) p JOIN (
-              SELECT _partition_id, toUnixTimestamp64Micro(max(start_time)) AS newest FROM {self._table}
-              GROUP BY _partition_id
+              SELECT _partition_id, count() AS rows, toUnixTimestamp64Micro(max(start_time)) AS newest
+              FROM {self._table} GROUP BY _partition_id
             ) t ON t._partition_id = p.partition_id ORDER BY t.newest
             """,
             database=self._options.database,

@@ -29,6 +29,9 @@ _FOR_GOOD = (
     asyncpg.InsufficientPrivilegeError,
 )
 
+#: What the records of a batch are at fault for.
+UNFIT = (asyncpg.DataError, asyncpg.ProgramLimitExceededError, ValueError, OverflowError, TypeError)
+
 #: Everything that a statement or a connection can fail with.
 FAILURES = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
@@ -95,6 +98,13 @@ def refused(error: BaseException) -> BackendError | BackendUnavailable:
 
 def unavailable(error: BaseException) -> BackendUnavailable:
     return BackendUnavailable(f"postgresql: {told(error)}")
+
+
+def unwritten(error: BaseException) -> BackendUnavailable | ValueError:
+    """What a batch failed with: ValueError if the records are at fault. It shows nothing of them."""
+    if isinstance(error, UNFIT):
+        return ValueError(f"postgresql: does not take a record: {type(error).__name__}")
+    return unavailable(error)
 
 
 def told(error: BaseException) -> str:

@@ -38,7 +38,7 @@ class Span:
         return f"{SCHEMA}.{parted}_{self.suffix}"
 
 
-def time(unix_us: int) -> dt.datetime:
+def at(unix_us: int) -> dt.datetime:
     """A Unix time in microseconds as PostgreSQL takes it, within what it can part."""
     return _EPOCH + dt.timedelta(microseconds=min(max(unix_us, _LEAST_US), _MOST_US))
 
@@ -129,4 +129,4 @@ def _period(period: str, day: dt.date) -> Span:
     return Span(first, (first + 31 * _DAY).replace(day=1))
 
 
-__all__ = ["PARTED", "Partitions", "Span", "drop", "spans", "time", "unix_us"]
+__all__ = ["PARTED", "Partitions", "Span", "at", "drop", "spans", "unix_us"]

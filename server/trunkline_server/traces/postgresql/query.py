@@ -9,7 +9,7 @@ from typing import Any
 
 from trunkline_server.traces.base import Position
 from trunkline_server.traces.filters import Conditions
-from trunkline_server.traces.postgresql.partitions import time
+from trunkline_server.traces.postgresql.partitions import at
 from trunkline_server.traces.postgresql.rows import short
 from trunkline_server.traces.postgresql.schema import SCHEMA
 
@@ -18,7 +18,7 @@ def _shorts(words: Sequence[str]) -> list[str]:
     return [short(word) for word in words]
 
 
-_TIMES = {"since_us": ("t.start_time >= {}", time), "until_us": ("t.start_time < {}", time)}
+_TIMES = {"since_us": ("t.start_time >= {}", at), "until_us": ("t.start_time < {}", at)}
 
 #: By the field of Conditions: the test of a row, and how its value is put.
 _TESTS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
@@ -85,7 +85,7 @@ class Statement:
         """Of what lies behind a position. The first test chooses partitions, which that of a pair cannot."""
         if position is None:
             return []
-        sign, start, trace_id = ">" if oldest_first else "<", self.put(time(position.start_us)), self.put(position.id)
+        sign, start, trace_id = ">" if oldest_first else "<", self.put(at(position.start_us)), self.put(position.id)
         return [f"t.start_time {sign}= {start}", f"(t.start_time, t.id) {sign} ({start}, {trace_id})"]
 
 

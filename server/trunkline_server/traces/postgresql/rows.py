@@ -12,7 +12,7 @@ import zstandard
 from trunkline.v1alpha import trace_pb2
 from trunkline_server.traces.base import Record
 from trunkline_server.traces.columns import Row, basic, row, words
-from trunkline_server.traces.postgresql.partitions import time
+from trunkline_server.traces.postgresql.partitions import at
 
 #: In the order of `values`.
 COLUMNS = (
@@ -33,7 +33,7 @@ def values(record: Record) -> tuple[Any, ...]:
     """What COPY takes."""
     found: Row = row(record.trace)
     return (
-        time(found.start_us), record.id, found.duration_us, found.first_token_us, found.state, short(found.method),
+        at(found.start_us), record.id, found.duration_us, found.first_token_us, found.state, short(found.method),
         short(found.caller), short(found.request_id), short(found.provider), short(found.model),
         short(found.asked_model), found.code, found.failed, short(found.reason), found.error[:_MOST_ERROR],
         sorted({short(word) for word in words(found.error)}) if found.failed else None, found.streamed,

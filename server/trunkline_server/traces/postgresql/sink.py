@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import time
 from collections.abc import Sequence
 
 import asyncpg
 
 from trunkline_server.traces.base import BackendUnavailable, Record
 from trunkline_server.traces.postgresql import rows, schema
-from trunkline_server.traces.postgresql.address import FAILURES, Address, refused, unavailable
-from trunkline_server.traces.postgresql.partitions import PARTED, Partitions, Span, drop, spans, time
+from trunkline_server.traces.postgresql.address import FAILURES, UNFIT, Address, refused, unavailable, unwritten
+from trunkline_server.traces.postgresql.partitions import PARTED, Partitions, Span, at, drop, spans
 from trunkline_server.traces.postgresql.schema import PRUNING, SCHEMA
 
 #: A batch may take this many times as long as a read.
@@ -19,6 +20,9 @@ _PATIENCE = 6
 
 #: Most records that one statement deletes.
 _DELETED_AT_ONCE = 5_000
+
+#: Seconds of work after which deleting pauses.
+_WHILE = 15.0
 
 _STAGE = f"CREATE TEMPORARY TABLE staged (LIKE {SCHEMA}.traces INCLUDING STORAGE) ON COMMIT DELETE ROWS"
 
@@ -53,6 +57,7 @@ class PostgresqlSink:
         self._timeout = address.timeout * _PATIENCE
         self._connection: asyncpg.Connection | None = None
         self._partitions = Partitions(address.partition)
+        self._stop_at = 0.0
 
     async def open(self) -> None:
         await self.aclose()
@@ -71,6 +76,7 @@ class PostgresqlSink:
         self._connection = connection
 
     async def write(self, records: Sequence[Record]) -> None:
+        """As Sink.write. Raises ValueError if it is the records that cannot be written."""
         if not records:
             return
         made = [rows.values(record) for record in records]
@@ -82,21 +88,24 @@ class PostgresqlSink:
                     await connection.copy_records_to_table("staged", records=made, columns=rows.COLUMNS)
                     await connection.execute(_MOVE)
                     await connection.execute(_MOVE_LABELS)
-        except FAILURES as error:
+        except (*FAILURES, *UNFIT) as error:
             self._lose(connection)
-            raise unavailable(error) from None
+            raise unwritten(error) from None
         except BaseException:
             # Whoever gave up in the middle of a batch leaves no transaction open behind.
             self._lose(connection)
             raise
 
     async def prune(self, before: float, most_bytes: int | None) -> int:
-        """As Sink.prune. A size is met by dropping whole partitions; the last one loses its oldest records."""
+        """As Sink.prune, as far as it comes in a while: the next call goes on. A size is met by dropping whole
+        partitions; the last one loses its oldest records.
+        """
         connection = await self._connected()
+        self._stop_at = time.monotonic() + _WHILE
         try:
             if not await connection.fetchval(f"SELECT pg_try_advisory_lock({PRUNING})"):
                 return 0
-            gone = await self._by_age(connection, time(int(before * 1_000_000)))
+            gone = await self._by_age(connection, at(int(before * 1_000_000))) if before > 0 else 0
             if most_bytes is not None:
                 gone += await self._by_size(connection, most_bytes)
             await connection.execute(f"SELECT pg_advisory_unlock({PRUNING})")
@@ -131,24 +140,27 @@ class PostgresqlSink:
     async def _by_age(self, connection: asyncpg.Connection, before: dt.datetime) -> int:
         gone = 0
         for span in await spans(connection):
-            if _end(span) <= before:
+            if _end(span) <= before and time.monotonic() < self._stop_at:
                 gone += await self._drop(connection, span)
-        while True:
-            count: int = await connection.fetchval(_DELETE, before, _DELETED_AT_ONCE)
+        return gone + await self._delete(connection, before)
+
+    async def _delete(self, connection: asyncpg.Connection, before: dt.datetime) -> int:
+        gone, count = 0, _DELETED_AT_ONCE
+        while count == _DELETED_AT_ONCE and time.monotonic() < self._stop_at:
+            count = await connection.fetchval(_DELETE, before, _DELETED_AT_ONCE)
             gone += count
-            if count < _DELETED_AT_ONCE:
-                return gone
+        return gone
 
     async def _by_size(self, connection: asyncpg.Connection, most: int) -> int:
         gone = 0
         sizes = [(span, await self._bytes(connection, span)) for span in await spans(connection)]
         total = sum(size for _, size in sizes)
         held = [(span, size) for span, size in sizes if await self._holds(connection, span)]
-        while total > most and len(held) > 1:
+        while total > most and len(held) > 1 and time.monotonic() < self._stop_at:
             span, size = held.pop(0)
             gone += await self._drop(connection, span)
             total -= size
-        if total > most and held:
+        if total > most and len(held) == 1:
             gone += await self._shrink(connection, held[0][0], most)
         return gone
 
@@ -163,10 +175,7 @@ class PostgresqlSink:
             """,
             most,
         )
-        gone = 0
-        while count := await connection.fetchval(_DELETE, after or _end(span), _DELETED_AT_ONCE):
-            gone += count
-        return gone
+        return await self._delete(connection, after or _end(span))
 
     async def _drop(self, connection: asyncpg.Connection, span: Span) -> int:
         self._partitions.forget()
