@@ -54,6 +54,14 @@ def measured(request: pytest.FixtureRequest) -> Callable[[str, object], None]:
     return lambda name, value: request.node.user_properties.append((name, value))
 
 
+@pytest.fixture
+def callers(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """Two teams, for the setting `callers`; they send `gateway.TEAM_A` and `gateway.TEAM_B`."""
+    monkeypatch.setenv("KEY_A", "team-a-0123456789")
+    monkeypatch.setenv("KEY_B", "team-b-0123456789")
+    return [{"name": "team-a", "api_key_env": "KEY_A"}, {"name": "team-b", "api_key_env": "KEY_B"}]
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reports = [report for report in terminalreporter.stats.get("passed", ()) if report.user_properties]
     if reports:

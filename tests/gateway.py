@@ -48,6 +48,10 @@ _DETAILS: Mapping[str, Any] = {
     "LlmErrorDetail": error_pb2.LlmErrorDetail,
 }  # fmt: skip
 
+#: What the callers of the fixture `callers` send.
+TEAM_A = (("authorization", "Bearer team-a-0123456789"),)
+TEAM_B = (("x-api-key", "team-b-0123456789"),)
+
 #: Most bytes of details that an error may have.
 MAX_DETAILS = 6 * 1024
 
@@ -136,6 +140,16 @@ class Reader:
     @property
     def id(self) -> str:
         return self.events[0].started.completion_id
+
+    @property
+    def point(self) -> pb.StreamCompletionRequest:
+        """Asks for what follows the last event."""
+        return resume(self.id, len(self.events))
+
+    def goes_on(self, call: Any) -> Reader:
+        """Reads on from a call that resumes the stream."""
+        self.call, self.failed, self.ended = call, None, False
+        return self
 
     async def next(self) -> Event | None:
         """The next event; None at the end, which `failed` tells of."""
@@ -267,6 +281,11 @@ def create(model: str = "up/up-1", *texts: str, **more: Any) -> pb.CreateComplet
 def stream(model: str = "up/up-1", *texts: str, **more: Any) -> pb.StreamCompletionRequest:
     beside = {name: more.pop(name) for name in ("options", "request_id", "stream_options") if name in more}
     return pb.StreamCompletionRequest(spec=spec(model, *texts, **more), **beside)
+
+
+def resume(completion_id: str, after: int, **more: Any) -> pb.StreamCompletionRequest:
+    point = pb.ResumePoint(completion_id=completion_id, after_sequence_number=after)
+    return pb.StreamCompletionRequest(resume=point, **more)
 
 
 def script(**how: Any) -> dict[str, str]:

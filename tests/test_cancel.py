@@ -17,7 +17,7 @@ import grpc
 import psutil
 import pytest
 import trustme
-from tests.gateway import Gateway, create, failing, gateway, script, stream, until
+from tests.gateway import TEAM_A, TEAM_B, Gateway, create, failing, gateway, script, stream, until
 from tests.process import connected, opened, server_process
 from tests.upstream import (
     Exchange,
@@ -196,16 +196,6 @@ async def test_streams_that_are_left_leave_no_task_behind() -> None:
 
 
 # -- CancelCompletion -------------------------------------------------------------------------------------------------
-
-TEAM_A = (("authorization", "Bearer team-a-0123456789"),)
-TEAM_B = (("x-api-key", "team-b-0123456789"),)
-
-
-@pytest.fixture
-def callers(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
-    monkeypatch.setenv("KEY_A", "team-a-0123456789")
-    monkeypatch.setenv("KEY_B", "team-b-0123456789")
-    return [{"name": "team-a", "api_key_env": "KEY_A"}, {"name": "team-b", "api_key_env": "KEY_B"}]
 
 
 async def test_cancel_completion_stops_a_stream_and_says_so(callers: list[dict[str, str]]) -> None:

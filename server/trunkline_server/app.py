@@ -31,6 +31,7 @@ from trunkline_server.providers import ProviderOptions
 from trunkline_server.providers.provider import Provider
 from trunkline_server.recording import Recording, Spool, open_spool, passwords_of, record
 from trunkline_server.redact import Redactor
+from trunkline_server.replay import Bounds, Keeper
 from trunkline_server.routing.check import mistakes as mistakes_in_route
 from trunkline_server.routing.health import Healths
 from trunkline_server.routing.table import ROUTES, Policy, Table, params_from
@@ -41,6 +42,7 @@ from trunkline_server.rpc.embeddings import EmbeddingMethods
 from trunkline_server.rpc.methods import Service
 from trunkline_server.rpc.models import ModelMethods
 from trunkline_server.rpc.pipeline import PipelineMethods
+from trunkline_server.rpc.runs import Runs
 from trunkline_server.rpc.server import Server, TlsFiles
 from trunkline_server.rpc.traces import TraceMethods
 from trunkline_server.telemetry import Metrics, Telemetry
@@ -133,10 +135,17 @@ def build(
     recording = record(settings, environ, slot, telemetry)
     boundary = Boundary(callers, limits, telemetry, running, redactor, recorder=recording.recorder)
     catalog = Catalog(engine)
+    runs = Runs(_keeper(settings), running, boundary.failure, settings.replay.grace)
     completions = CompletionMethods(
-        engine, catalog, running, heartbeat=settings.stream.heartbeat, allow_raw=settings.allow_raw
+        engine,
+        catalog,
+        running,
+        runs,
+        heartbeat=settings.stream.heartbeat,
+        stalled=settings.stream.stalled_reader,
+        allow_raw=settings.allow_raw,
     )
-    embeddings = EmbeddingMethods(Embedder(engine), admission.server)
+    embeddings = EmbeddingMethods(Embedder(engine), admission.server, runs)
     pipeline = PipelineMethods((completions, embeddings), running)
     services: list[Service] = [completions, embeddings, ModelMethods(catalog), pipeline]
     if recording.feed is not None:
@@ -233,6 +242,11 @@ def _providers(settings: Settings, environ: Mapping[str, str], local: Endpoint |
     if local is not None and LOCAL not in made:
         made[LOCAL] = providers.build_local(LOCAL, local)
     return made
+
+
+def _keeper(settings: Settings) -> Keeper | None:
+    replay = settings.replay
+    return Keeper(Bounds(replay.window, replay.max_completion_bytes, replay.max_bytes)) if replay.window else None
 
 
 def _admission(settings: Settings) -> Admission:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 from trunkline.v1 import completion_pb2
 from trunkline_server.errors import GatewayError
@@ -209,6 +210,15 @@ class Call:
     waiting: Waiting = field(default_factory=Waiting)
     #: Why the gateway itself ends the call; set before its task is cancelled.
     ending: GatewayError | None = None
+    #: The completion that it waits for, if another call began it.
+    follows: str = ""
+    #: Where the completion runs in a task of its own: done when that has ended, which may be after the call. Holds its
+    #: failure.
+    run: asyncio.Future[Any] | None = None
+
+    @property
+    def completion_id(self) -> str:
+        return self.follows or self.id
 
     def keep(self, capture: int, most: int) -> None:
         """What the record keeps of this call: `most` bytes of each body, if it keeps content at all."""

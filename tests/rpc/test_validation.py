@@ -258,7 +258,7 @@ def test_a_fault_of_the_options_is_named(rest: str, field: str, words: str) -> N
 @pytest.mark.parametrize(
     "rest",
     [
-        "stream_options { heartbeat_interval {} coalesce_window {} include_completion: true }",
+        "stream_options { heartbeat_interval {} coalesce_window {} include_completion: true resumable: true }",
         "stream_options { heartbeat_interval { seconds: 1 } coalesce_window { seconds: 1 } }",
         'options { timeout { nanos: 1 } } request_id: "%s"' % ("~" * 128),
     ],
@@ -272,8 +272,6 @@ def test_the_ends_of_a_range_are_allowed(rest: str) -> None:
     [
         (f'spec {{ config: "configs/a" {USER} }}', ["spec.config"]),
         (f"spec {{ inline_config {{}} {USER} }}", ["spec.inline_config"]),
-        ("resume {}", ["resume"]),
-        (f"{WELL} stream_options {{ resumable: true }}", ["stream_options.resumable"]),
         (f"{WELL} options {{ hedge: true }}", ["options.hedge"]),
         (f"{WELL} options {{ after_first_token: AFTER_FIRST_TOKEN_RESTART }}",
          ["options.after_first_token"]),
@@ -287,6 +285,28 @@ def test_what_this_server_does_not_do_is_no_fault_but_is_refused(request_text: s
     assert not findings.invalid
     assert [found.field for found in findings.unsupported] == fields
     assert all("this server" in found.description for found in findings.unsupported)
+
+
+@pytest.mark.parametrize(
+    ("request_text", "fields"),
+    [
+        ("resume {}", ["resume.completion_id"]),
+        ('resume { completion_id: "a" } options { include_raw: true } stream_options { resumable: true }',
+         ["options.include_raw", "stream_options.resumable"]),
+        ('resume { completion_id: "a" } options { timeout { seconds: -1 } credential: "b" } request_id: "\\n"',
+         ["request_id", "options.timeout", "options.credential"]),
+    ],
+)  # fmt: skip
+def test_a_stream_is_resumed_as_it_was_begun(request_text: str, fields: list[str]) -> None:
+    findings = validation.of_stream(text_format.Parse(request_text, Stream()))
+
+    assert sorted(found.field for found in findings.invalid) == sorted(fields)
+
+
+def test_a_resumed_call_has_a_time_and_an_id_of_its_own() -> None:
+    text = 'resume { completion_id: "a" after_sequence_number: 3 } options { timeout { seconds: 1 } } request_id: "b"'
+
+    assert is_fine(validation.of_stream(text_format.Parse(f"{text} stream_options {{}}", Stream())))
 
 
 def test_raw_bodies_are_refused_only_where_the_server_forbids_them() -> None:
@@ -429,7 +449,7 @@ FREE = {
     "GenerationParams": {"logprobs", "parallel_tool_calls", "seed", "service_tier"},
     "EmbeddingSpec": {"end_user_id"},
     "CallOptions": {"credential", "include_raw"},
-    "StreamOptions": {"include_completion"},
+    "StreamOptions": {"include_completion", "resumable"},
 }
 #: Fields that are looked at together with others.
 TOGETHER = {"CompletionSpec": {"messages", "tool_choice", "reasoning_argument", "audio_output"}}

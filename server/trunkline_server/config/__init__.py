@@ -164,6 +164,22 @@ class StreamSettings(Strict):
 
     #: A Heartbeat event after this much silence; 0: none. A request may ask for another interval.
     heartbeat: Seconds = 15.0
+    #: A stream that its caller does not read for so long is ended with READER_STALLED; 0: it waits for ever.
+    stalled_reader: Seconds = 300.0
+
+
+class ReplaySettings(Strict):
+    """What is kept of completions, so that a request id can be repeated and a stream resumed."""
+
+    #: For so long after its end a completion is kept. 0: nothing is kept; request ids only name calls, and no stream is
+    #: resumable.
+    window: Seconds = 600.0
+    #: So long a resumable stream goes on without a reader.
+    grace: Seconds = 60.0
+    #: Bytes of one completion: the newest of a resumable stream; an answer that is larger is not kept.
+    max_completion_bytes: Annotated[int, Field(ge=64 * 1024)] = 8 * 1024 * 1024
+    #: Bytes of all completions of one worker process; the oldest goes first.
+    max_bytes: Annotated[int, Field(ge=64 * 1024)] = 128 * 1024 * 1024
 
 
 class DrainSettings(Strict):
@@ -365,6 +381,8 @@ class Settings(BaseSettings):
     forward_metadata: tuple[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")], ...] = ()
     #: Defaults of streams.
     stream: StreamSettings = StreamSettings()
+    #: What is kept of completions.
+    replay: ReplaySettings = ReplaySettings()
     #: How the server goes down.
     drain: DrainSettings = DrainSettings()
     #: Bounds of one worker process.

@@ -30,7 +30,7 @@ from trunkline_server.errors import (
 )
 from trunkline_server.redact import Redactor, redact
 from trunkline_server.rpc import trace_context
-from trunkline_server.rpc.status import AttemptFacts, CallFacts, Failure, failure, to_gateway_error
+from trunkline_server.rpc.status import AttemptFacts, CallFacts, Failure, Relayed, failure, to_gateway_error
 from trunkline_server.telemetry import Telemetry
 from trunkline_server.traces.base import NoRecorder, Recorder
 
@@ -54,7 +54,8 @@ _REQUEST_ID_MOST = 128
 
 
 class Unary(Protocol[RequestIn]):
-    async def __call__(self, request: RequestIn, call: Call) -> Message: ...
+    async def __call__(self, request: RequestIn, call: Call) -> Message | bytes:
+        """The answer; serialized if the method adds it to what is kept of the call by itself."""
 
 
 class Streaming(Protocol[RequestIn]):
@@ -81,6 +82,10 @@ class Running:
     draining: bool = False
     #: Set when it begins to drain.
     closing: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Called when it begins to drain.
+    on_drain: list[Callable[[], None]] = field(default_factory=list)
+    #: Completions that run in tasks of their own, by the call that began them.
+    runs: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
     #: Calls refused because of that.
     refused: int = 0
 
@@ -92,7 +97,8 @@ class Running:
         call, task = found
         if call.ending is None:
             call.ending = error
-            task.cancel()
+            # What waits for a completion in a task of its own learns of its end by itself.
+            self.runs.get(call_id, task).cancel()
         return True
 
     def cancel(self, call_id: str, caller: str) -> bool:
@@ -108,18 +114,23 @@ class Running:
         """Refuses new calls, lets those in flight finish within `grace` seconds, and ends the rest."""
         self.draining = True
         self.closing.set()
+        for told in self.on_drain:
+            told()
         for call, _ in list(self.calls.values()):
             if call.endless:
                 self.end(call.id, ShuttingDown("the server is shutting down; follow another replica"))
-        tasks = {task for _, task in self.calls.values()}
+        tasks = self._tasks()
         if tasks and grace > 0:
             await asyncio.wait(tasks, timeout=grace)
         for call_id in list(self.calls):
             self.end(call_id, ShuttingDown("the server is shutting down; call again, another replica takes the call"))
-        tasks = {task for _, task in self.calls.values()}
+        tasks = self._tasks()
         if tasks:
             await asyncio.wait(tasks, timeout=5.0)
         await self._quiet()
+
+    def _tasks(self) -> set[asyncio.Task[Any]]:
+        return {task for _, task in self.calls.values()} | set(self.runs.values())
 
     async def _quiet(self) -> None:
         """Refuses the calls that gRPC holds and has not handed over yet: it would cancel them, which nobody repeats."""
@@ -162,11 +173,14 @@ class Boundary:
 
             async def run() -> None:
                 nonlocal answer
-                request = self._parsed(request_type, data)
-                recorder.opened(call, request, data)
-                answer = (await method(request, call)).SerializeToString()
+                # Not held here: it can have megabytes.
+                made = await method(self._opened(request_type, data, call, recorder), call)
+                if isinstance(made, bytes):
+                    answer = made
+                else:
+                    answer = made.SerializeToString()
+                    call.answer.add(answer)
                 call.sent_bytes = len(answer)
-                call.answer.add(answer)
 
             await self._guard(call, context, len(data), run, recorder)
             return answer
@@ -183,9 +197,7 @@ class Boundary:
             call = Call(name, streamed=True)
 
             async def run() -> None:
-                request = self._parsed(request_type, data)
-                recorder.opened(call, request, data)
-                await method(request, call, context)
+                await method(self._opened(request_type, data, call, recorder), call, context)
 
             await self._guard(call, context, len(data), run, recorder)
 
@@ -216,11 +228,13 @@ class Boundary:
         telemetry.began(call)
         ended: Failure | None = None
         code, reason = grpc.StatusCode.OK, ""
+        timer: asyncio.Timeout | None = None
         try:
             try:
                 self._enter(call, context, hurry)
                 self.running.calls[call.id] = (call, asyncio.current_task())  # type: ignore[assignment]  # in a task
-                async with asyncio.timeout(call.remaining()) as call.timer:
+                async with asyncio.timeout(call.remaining()) as timer:
+                    call.timer = timer
                     await run()
             except asyncio.CancelledError:
                 task = asyncio.current_task()
@@ -229,17 +243,26 @@ class Boundary:
                     raise
                 # We ended the call ourselves: a drain or CancelCompletion.
                 task.uncancel()
-                ended = self._failure(call.ending, call)
+                ended = self._failure(call.ending, call, call.sequence)
             except BaseException as error:
                 if not isinstance(error, Exception):
                     raise
-                ended = self._failure(self._named(error, call), call)
+                ended = self.failure(error, call, timer, call.sequence)
         finally:
-            self.running.calls.pop(call.id, None)
             if ended is not None:
                 code, reason = ended.code, ended.reason
-            telemetry.ended(call, code.name, reason, size)
-            recorder.closed(call, code.value[0], reason, b"" if ended is None else ended.status)
+            status = b"" if ended is None else ended.status
+
+            def close(code: grpc.StatusCode, reason: str, status: bytes) -> None:
+                self.running.calls.pop(call.id, None)
+                telemetry.ended(call, code.name, reason, size)
+                recorder.closed(call, code.value[0], reason, status)
+
+            if call.run is None or (call.run.done() and (ended is not None or call.run.result() is not None)):
+                close(code, reason, status)
+            else:
+                # The completion goes on without the call that began it. Its record tells how that ends.
+                call.run.add_done_callback(lambda run: close(*_outcome(run.result())))
         if ended is not None:
             await _abort(context, ended)
 
@@ -274,6 +297,11 @@ class Boundary:
         if len(self.running.calls) >= self._limits.max_calls:
             raise GatewayOverloaded(f"the server has {self._limits.max_calls} calls in flight; call again shortly")
 
+    def _opened(self, request_type: type[Request], data: bytes, call: Call, recorder: Recorder) -> Request:
+        request = self._parsed(request_type, data)
+        recorder.opened(call, request, data)
+        return request
+
     def _parsed(self, request_type: type[Request], data: bytes) -> Request:
         most = self._limits.max_request_bytes
         if len(data) > most:
@@ -289,27 +317,35 @@ class Boundary:
             message = f"the request is not a {request_type.DESCRIPTOR.full_name}: its bytes do not parse"
             raise InvalidRequest(message, violations=[Violation("", message)]) from None
 
-    def _named(self, error: Exception, call: Call) -> GatewayError:
+    def failure(self, error: Exception, call: Call, timer: asyncio.Timeout | None, sequence: int) -> Failure:
+        """The status of a call that an exception ends; `timer`: what bounds the call; `sequence`: events sent."""
+        return self._failure(self._named(error, call, timer), call, sequence)
+
+    def _named(self, error: Exception, call: Call, timer: asyncio.Timeout | None) -> GatewayError | Relayed:
         """What an exception is to the caller. Only the deadline of the call itself is a TimeoutError here."""
-        if isinstance(error, TimeoutError) and call.timer is not None and call.timer.expired():
+        if isinstance(error, TimeoutError) and timer is not None and timer.expired():
             return GatewayTimeout("the time of the call ran out at the gateway")
+        if isinstance(error, Relayed):
+            return error
         known = to_gateway_error(error)
         if known is not error:
             self._telemetry.unforeseen(call, error)
         return known
 
-    def _failure(self, error: GatewayError, call: Call) -> Failure:
+    def _failure(self, error: GatewayError | Relayed, call: Call, sequence: int) -> Failure:
+        if isinstance(error, Relayed):
+            return error.failure
         try:
-            return self._told(error, call)
+            return self._told(error, call, sequence)
         except Exception as bug:  # noqa: BLE001  # its text must not reach the caller, and gRPC would send it
             self._telemetry.unforeseen(call, bug)
             return failure(to_gateway_error(bug), CallFacts(call.id, admitted=False), self._redactor)
 
-    def _told(self, error: GatewayError, call: Call) -> Failure:
+    def _told(self, error: GatewayError, call: Call, sequence: int) -> Failure:
         return failure(
             error,
             CallFacts(
-                completion_id=call.id,
+                completion_id=call.completion_id,
                 request_id=call.request_id,
                 provider=call.provider,
                 model=call.model,
@@ -318,7 +354,7 @@ class Boundary:
                     for a in call.attempts
                 ],
                 usage=call.usage,
-                last_sequence_number=call.sequence,
+                last_sequence_number=sequence,
                 admitted=call.admitted,
                 remaining=call.remaining(),
                 spent=call.spent,
@@ -333,6 +369,11 @@ def left(context: Context) -> tuple[grpc.StatusCode, str]:
     if remaining is not None and remaining <= 0:
         return grpc.StatusCode.DEADLINE_EXCEEDED, GatewayTimeout.reason
     return grpc.StatusCode.CANCELLED, CallCancelled.reason
+
+
+def _outcome(failed: Failure | None) -> tuple[grpc.StatusCode, str, bytes]:
+    """Code, reason and status of a completion."""
+    return (grpc.StatusCode.OK, "", b"") if failed is None else (failed.code, failed.reason, failed.status)
 
 
 async def _abort(context: Context, ended: Failure) -> None:

@@ -12,8 +12,9 @@ from trunkline_server.engine import Engine
 from trunkline_server.errors import ResourceNotFound
 from trunkline_server.rpc import validation
 from trunkline_server.rpc.boundary import Boundary, Running
-from trunkline_server.rpc.events import EventWriter
+from trunkline_server.rpc.events import EventWriter, Line, Sink
 from trunkline_server.rpc.methods import Methods, accept
+from trunkline_server.rpc.runs import Runs
 
 
 class CompletionMethods:
@@ -22,13 +23,24 @@ class CompletionMethods:
     NAME = "trunkline.v1.CompletionService"
 
     def __init__(
-        self, engine: Engine, catalog: Catalog, running: Running, *, heartbeat: float, allow_raw: bool
+        self,
+        engine: Engine,
+        catalog: Catalog,
+        running: Running,
+        runs: Runs,
+        *,
+        heartbeat: float,
+        stalled: float,
+        allow_raw: bool,
     ) -> None:
+        """`heartbeat`, `stalled`: seconds of StreamSettings."""
         self._engine = engine
         self._gate = engine.admission.server
         self._catalog = catalog
         self._running = running
+        self._runs = runs
         self._heartbeat = heartbeat
+        self._stalled = stalled
         self._allow_raw = allow_raw
 
     def methods(self, boundary: Boundary) -> Methods:
@@ -41,29 +53,55 @@ class CompletionMethods:
             ),
         }
 
-    async def create(self, request: pb.CreateCompletionRequest, call: Call) -> pb.CreateCompletionResponse:
+    async def create(self, request: pb.CreateCompletionRequest, call: Call) -> pb.CreateCompletionResponse | bytes:
         accept(call, validation.of_create(request, self._allow_raw), request)
-        async with self._gate.place(call):
-            answer = await self._engine.complete(call, request.spec, request.options)
-        return pb.CreateCompletionResponse(completion=answer)
+
+        async def complete() -> pb.CreateCompletionResponse:
+            async with self._gate.place(call):
+                answer = await self._engine.complete(call, request.spec, request.options)
+            return pb.CreateCompletionResponse(completion=answer)
+
+        if self._runs.shares(request.request_id):
+            return await self._runs.answer(call, request, complete)
+        return await complete()
 
     async def stream(self, request: pb.StreamCompletionRequest, call: Call, context: Any) -> None:
         accept(call, validation.of_stream(request, self._allow_raw), request)
+        line = Line(context, call, self._stalled)
+        if request.HasField("resume"):
+            await self._runs.resume(call, request.resume.completion_id, request.resume.after_sequence_number, line)
+            return
         options = request.stream_options
         interval = self._heartbeat
         if options.HasField("heartbeat_interval"):
             interval = options.heartbeat_interval.seconds + options.heartbeat_interval.nanos / 1e9
-        writer = EventWriter(context, call, interval)
+        resumable, shared = options.resumable, self._runs.shares(request.request_id)
         batches = self._engine.stream(call, request.spec, request.options, options)
-        # As the engine does: nothing of the request is held as long as the stream lasts.
+
+        async def events(sink: Sink) -> None:
+            writer = EventWriter(sink, call, interval, resumable=resumable)
+            try:
+                async with self._gate.place(call), aclosing(batches):
+                    async for batch in batches:
+                        for event in batch:
+                            await writer.write(event)
+            finally:
+                await writer.close()
+
+        if not (resumable or shared):
+            # As the engine does: nothing of the request is held as long as the stream lasts.
+            del request, options
+            async with line.watched():
+                await events(line.send)
+            return
+        if resumable:
+            # It may outlast its caller, and with it the caller's deadline.
+            call.timer, call.deadline = None, None
+            if request.options.HasField("timeout"):
+                call.limit(request.options.timeout.seconds + request.options.timeout.nanos / 1e9)
+        streaming = self._runs.stream(call, request if shared else None, events, line, resumable)
         del request, options
-        try:
-            async with self._gate.place(call), aclosing(batches):
-                async for batch in batches:
-                    for event in batch:
-                        await writer.write(event)
-        finally:
-            await writer.close()
+        await streaming
 
     async def count(self, request: pb.CountTokensRequest, call: Call) -> pb.CountTokensResponse:
         accept(call, validation.of_count(request, self._allow_raw), request)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import grpc
 from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from trunkline_server import errors
@@ -44,6 +45,28 @@ class Failure:
     #: The google.rpc.Status among the trailers, serialized.
     status: bytes
 
+    @property
+    def pushback(self) -> int | None:
+        """Milliseconds that the client's library shall wait, where something is said of it."""
+        return next((int(value) for name, value in self.trailers if name == _PUSHBACK), None)
+
+
+class Relayed(Exception):  # not an error of ours, but the status of one
+    """The completion that a call waits for has failed; its status is passed on as it is."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+    @classmethod
+    def of(cls, packed: bytes, pushback: int | None) -> Relayed:
+        """From a serialized google.rpc.Status and the pushback that went with it."""
+        status = Status.FromString(packed)
+        code = next((code for code in grpc.StatusCode if code.value[0] == status.code), grpc.StatusCode.UNKNOWN)
+        info = ErrorInfo()
+        reason = next((info.reason for detail in status.details if detail.Unpack(info)), "")
+        return cls(Failure(code, status.message, _trailers(packed, pushback), reason, packed))
+
 
 def to_gateway_error(exc: BaseException) -> GatewayError:
     """The exception itself if it is ours, else an InternalError that tells nothing of it; its `__cause__` does."""
@@ -66,11 +89,15 @@ def failure(error: GatewayError, facts: CallFacts, redactor: Redactor = redact) 
     details.extend(detail for make in row.details if (detail := make(case)) is not None)
     status = Status(code=row.code.value[0], message=case.message)
     packed = serialized(case, status, details)
-    trailers: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", packed)]
-    pushback = row.pushback(case)
-    if pushback is not None:
-        trailers.append(("grpc-retry-pushback-ms", str(pushback)))
-    return Failure(row.code, case.message, tuple(trailers), error.reason, packed)
+    return Failure(row.code, case.message, _trailers(packed, row.pushback(case)), error.reason, packed)
+
+
+_PUSHBACK = "grpc-retry-pushback-ms"
+
+
+def _trailers(packed: bytes, pushback: int | None) -> tuple[tuple[str, str | bytes], ...]:
+    details = ("grpc-status-details-bin", packed)
+    return (details,) if pushback is None else (details, (_PUSHBACK, str(pushback)))
 
 
 # -- pushback ---------------------------------------------------------------------------------------------------------
@@ -163,4 +190,4 @@ def _row(kind: type[GatewayError]) -> _Row:
     return next((TABLE[parent] for parent in kind.__mro__ if parent in TABLE), TABLE[InternalError])
 
 
-__all__ = ["TABLE", "AttemptFacts", "CallFacts", "Failure", "failure", "to_gateway_error"]
+__all__ = ["TABLE", "AttemptFacts", "CallFacts", "Failure", "Relayed", "failure", "to_gateway_error"]

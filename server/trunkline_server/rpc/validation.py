@@ -349,7 +349,6 @@ _options_without_raw = message_of(
 _STREAM_OPTIONS: Table = {
     "heartbeat_interval": duration(lambda ns: ns == 0 or ns >= SECOND, "0 (none) or at least 1 s"),
     "coalesce_window": duration(lambda ns: 0 <= ns <= SECOND, "from 0 to 1 s"),
-    "resumable": unserved("this server keeps no events to resume from yet: leave it out"),
 }
 
 
@@ -372,9 +371,25 @@ def _completion_request(**more: Check) -> tuple[Callable[[Any], Findings], Calla
 
 
 _CREATE = _completion_request()
-_STREAM = _completion_request(
-    resume=unserved("this server keeps no events to resume from yet: start again with spec"),
-    stream_options=message_of(_STREAM_OPTIONS),
+_STREAM = _completion_request(stream_options=message_of(_STREAM_OPTIONS))
+
+
+def _of_the_first_call(_: Any, path: str, findings: Findings) -> None:
+    findings.add(path, "a stream is resumed as it was begun: leave it out")
+
+
+def _only(message: Any, table: Table) -> Check:
+    """The message may have the fields of the table and no others."""
+    return message_of({name: table.get(name, _of_the_first_call) for name in message.DESCRIPTOR.fields_by_name})
+
+
+#: With `resume`. Only how long this call may take is its own.
+_RESUME = _request(
+    {
+        "request_id": request_id,
+        "options": _only(completion_pb2.CallOptions, {"timeout": _OPTIONS["timeout"]}),
+        "stream_options": _only(completion_service_pb2.StreamOptions, {}),
+    }
 )
 _EMBEDDINGS = _request({"spec": _embedding_spec, "request_id": request_id, "options": _options_without_raw})
 _LIST_MODELS = _request({"page_size": within(0, MAX_PAGE)})
@@ -386,8 +401,14 @@ def of_create(request: completion_service_pb2.CreateCompletionRequest, allow_raw
 
 
 def of_stream(request: completion_service_pb2.StreamCompletionRequest, allow_raw: bool = True) -> Findings:
-    findings = _STREAM[allow_raw](request)
-    return findings.closed() if request.HasField("resume") else _with_spec(request, findings)
+    if request.HasField("resume"):
+        findings = _RESUME(request)
+        if not request.resume.completion_id:
+            findings.add(
+                "resume.completion_id", "missing: give CompletionStarted.completion_id of the stream that broke"
+            )
+        return findings.closed()
+    return _with_spec(request, _STREAM[allow_raw](request))
 
 
 def of_count(request: completion_service_pb2.CountTokensRequest, allow_raw: bool = True) -> Findings:

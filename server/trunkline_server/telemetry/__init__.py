@@ -99,6 +99,8 @@ def facts(call: Call, code: str, reason: str, request_bytes: int, seconds: float
     }
     if reason:
         line["reason"] = reason
+    if call.follows:
+        line["completion"] = call.follows
     if call.request_id:
         line["request_id"] = call.request_id
     if call.otel_trace_id:

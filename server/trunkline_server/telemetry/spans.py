@@ -89,6 +89,8 @@ class CallSpans:
                 span.set_attribute("trunkline.reason", reason)
             if code in SERVER_ERRORS:
                 span.set_attribute("error.type", reason)
+        if call.otel_sampled:
+            # Also where a completion has outlasted its call, and with it the span.
             for attempt in call.attempts:
                 self._attempt(call, attempt, code, reason)
         if inner is not None:

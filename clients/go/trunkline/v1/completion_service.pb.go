@@ -30,8 +30,14 @@ type CreateCompletionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What is asked. Required.
 	Spec *CompletionSpec `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
-	// Made by the client, unique per call, at most 128 printable ASCII characters; returned in RequestInfo's serving_data
-	// of an error and logged. Reserved as the key that makes a repeated call safe; this version runs each call.
+	// Made by the client, unique per call but for its repetitions, at most 128 printable ASCII characters; returned in
+	// RequestInfo's serving_data of an error and logged. Makes repeating a call safe: another call of the same caller with
+	// the same id, method, spec and options (but for options.timeout) does not run again. While the first runs, it waits
+	// for the same completion, which ends when the last who waits for it leaves, or with the deadline of the first; after
+	// it ended with OK, it gets the same answer for a while, 10 minutes unless configured, as long as there is room. After
+	// a failure the id is free again. ALREADY_EXISTS (REQUEST_ID_REUSED) if anything else was asked under it. Empty: none
+	// of this. Known to the server process that took the first call, and to all workers and replicas where they share a
+	// Redis.
 	RequestId string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// How to treat the call.
 	Options       *CallOptions `protobuf:"bytes,3,opt,name=options,proto3" json:"options,omitempty"`
@@ -250,12 +256,15 @@ func (*StreamCompletionRequest_Spec) isStreamCompletionRequest_Start() {}
 
 func (*StreamCompletionRequest_Resume) isStreamCompletionRequest_Start() {}
 
-// Where to go on in a stream that broke.
+// Where to go on in a stream that broke. The events are sent again from there, heartbeats too, and then the stream goes
+// on; several calls may follow one stream. Of the request, only options.timeout and request_id belong to this call.
+// NOT_FOUND if the caller has no such stream, FAILED_PRECONDITION (RESUME_EXPIRED) if its events are no longer kept,
+// UNAVAILABLE (COMPLETION_LOST) if the process that ran it is gone.
 type ResumePoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// CompletionStarted.completion_id of that stream.
+	// CompletionStarted.completion_id of that stream. Required.
 	CompletionId string `protobuf:"bytes,1,opt,name=completion_id,json=completionId,proto3" json:"completion_id,omitempty"`
-	// Last sequence_number seen; the stream goes on with the next one.
+	// Last sequence_number seen; the stream goes on with the next one. 0: from the start.
 	AfterSequenceNumber uint32 `protobuf:"varint,2,opt,name=after_sequence_number,json=afterSequenceNumber,proto3" json:"after_sequence_number,omitempty"`
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
@@ -315,8 +324,9 @@ type StreamOptions struct {
 	CoalesceWindow *durationpb.Duration `protobuf:"bytes,2,opt,name=coalesce_window,json=coalesceWindow,proto3" json:"coalesce_window,omitempty"`
 	// Put the whole Completion in CompletionFinished.
 	IncludeCompletion bool `protobuf:"varint,3,opt,name=include_completion,json=includeCompletion,proto3" json:"include_completion,omitempty"`
-	// Keep the events for a while and go on without the caller, so that ResumePoint works. Refused while the server keeps
-	// no events.
+	// Keep the events for a while, so that ResumePoint works, and go on without a caller for a while, 60 s unless
+	// configured. The caller's own deadline then ends its call and not the completion, which options.timeout bounds; only
+	// CancelCompletion ends that at once. UNSUPPORTED_PARAMETER where the server keeps no events.
 	Resumable     bool `protobuf:"varint,4,opt,name=resumable,proto3" json:"resumable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -33,16 +33,17 @@ const (
 //
 // Calls models. Every error carries google.rpc.ErrorInfo with a reason of ErrorReason.
 type CompletionServiceClient interface {
-	// Returns the whole answer at once. Costs money at every call: only UNAVAILABLE is safe to repeat blindly, and the
-	// trailer grpc-retry-pushback-ms says when not to.
+	// Returns the whole answer at once. Costs money at every call that has no request_id of an earlier one: without one,
+	// only UNAVAILABLE is safe to repeat blindly, and the trailer grpc-retry-pushback-ms says when not to.
 	CreateCompletion(ctx context.Context, in *CreateCompletionRequest, opts ...grpc.CallOption) (*CreateCompletionResponse, error)
 	// Streams the answer as it is made. The stream is complete only if it ends with CompletionFinished and OK; an error
-	// ends it with a status, never with an event. Leaving early stops the provider.
+	// ends it with a status, never with an event. Leaving early stops the provider, unless the stream is resumable.
 	StreamCompletion(ctx context.Context, in *StreamCompletionRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StreamCompletionResponse], error)
 	// Counts the tokens of a prompt without running it.
 	CountTokens(ctx context.Context, in *CountTokensRequest, opts ...grpc.CallOption) (*CountTokensResponse, error)
-	// Stops a running completion of the same caller; its own call then ends with CANCELLED. Reaches the completions of the
-	// server process that takes this call. NOT_FOUND if none with this id runs there.
+	// Stops a running completion of the same caller; all calls that wait for it then end with CANCELLED. Reaches the
+	// completions of the server process that takes this call, and of all workers and replicas where they share a Redis.
+	// NOT_FOUND if none with this id runs there.
 	CancelCompletion(ctx context.Context, in *CancelCompletionRequest, opts ...grpc.CallOption) (*CancelCompletionResponse, error)
 }
 
@@ -109,16 +110,17 @@ func (c *completionServiceClient) CancelCompletion(ctx context.Context, in *Canc
 //
 // Calls models. Every error carries google.rpc.ErrorInfo with a reason of ErrorReason.
 type CompletionServiceServer interface {
-	// Returns the whole answer at once. Costs money at every call: only UNAVAILABLE is safe to repeat blindly, and the
-	// trailer grpc-retry-pushback-ms says when not to.
+	// Returns the whole answer at once. Costs money at every call that has no request_id of an earlier one: without one,
+	// only UNAVAILABLE is safe to repeat blindly, and the trailer grpc-retry-pushback-ms says when not to.
 	CreateCompletion(context.Context, *CreateCompletionRequest) (*CreateCompletionResponse, error)
 	// Streams the answer as it is made. The stream is complete only if it ends with CompletionFinished and OK; an error
-	// ends it with a status, never with an event. Leaving early stops the provider.
+	// ends it with a status, never with an event. Leaving early stops the provider, unless the stream is resumable.
 	StreamCompletion(*StreamCompletionRequest, grpc.ServerStreamingServer[StreamCompletionResponse]) error
 	// Counts the tokens of a prompt without running it.
 	CountTokens(context.Context, *CountTokensRequest) (*CountTokensResponse, error)
-	// Stops a running completion of the same caller; its own call then ends with CANCELLED. Reaches the completions of the
-	// server process that takes this call. NOT_FOUND if none with this id runs there.
+	// Stops a running completion of the same caller; all calls that wait for it then end with CANCELLED. Reaches the
+	// completions of the server process that takes this call, and of all workers and replicas where they share a Redis.
+	// NOT_FOUND if none with this id runs there.
 	CancelCompletion(context.Context, *CancelCompletionRequest) (*CancelCompletionResponse, error)
 	mustEmbedUnimplementedCompletionServiceServer()
 }

@@ -50,7 +50,7 @@ const (
 	// The request has more bytes than the server accepts; ErrorInfo.metadata has "bytes" and "maxBytes". One of more than
 	// twice as many is refused by gRPC itself, with RESOURCE_EXHAUSTED and without ErrorInfo. INVALID_ARGUMENT.
 	ErrorReason_ERROR_REASON_REQUEST_TOO_LARGE ErrorReason = 9
-	// The request id was used with another body. ALREADY_EXISTS.
+	// The request id was used for another request. ALREADY_EXISTS.
 	ErrorReason_ERROR_REASON_REQUEST_ID_REUSED ErrorReason = 10
 	// The completion to resume is no longer kept. FAILED_PRECONDITION.
 	ErrorReason_ERROR_REASON_RESUME_EXPIRED ErrorReason = 11

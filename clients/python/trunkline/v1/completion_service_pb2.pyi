@@ -32,8 +32,14 @@ class CreateCompletionRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Made by the client, unique per call, at most 128 printable ASCII characters; returned in RequestInfo's serving_data
-    of an error and logged. Reserved as the key that makes a repeated call safe; this version runs each call.
+    """Made by the client, unique per call but for its repetitions, at most 128 printable ASCII characters; returned in
+    RequestInfo's serving_data of an error and logged. Makes repeating a call safe: another call of the same caller with
+    the same id, method, spec and options (but for options.timeout) does not run again. While the first runs, it waits
+    for the same completion, which ends when the last who waits for it leaves, or with the deadline of the first; after
+    it ended with OK, it gets the same answer for a while, 10 minutes unless configured, as long as there is room. After
+    a failure the id is free again. ALREADY_EXISTS (REQUEST_ID_REUSED) if anything else was asked under it. Empty: none
+    of this. Known to the server process that took the first call, and to all workers and replicas where they share a
+    Redis.
     """
     @_builtins.property
     def spec(self) -> _completion_pb2.CompletionSpec:
@@ -132,16 +138,20 @@ Global___StreamCompletionRequest: _TypeAlias = StreamCompletionRequest  # noqa: 
 
 @_typing.final
 class ResumePoint(_message.Message):
-    """Where to go on in a stream that broke."""
+    """Where to go on in a stream that broke. The events are sent again from there, heartbeats too, and then the stream goes
+    on; several calls may follow one stream. Of the request, only options.timeout and request_id belong to this call.
+    NOT_FOUND if the caller has no such stream, FAILED_PRECONDITION (RESUME_EXPIRED) if its events are no longer kept,
+    UNAVAILABLE (COMPLETION_LOST) if the process that ran it is gone.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     COMPLETION_ID_FIELD_NUMBER: _builtins.int
     AFTER_SEQUENCE_NUMBER_FIELD_NUMBER: _builtins.int
     completion_id: _builtins.str
-    """CompletionStarted.completion_id of that stream."""
+    """CompletionStarted.completion_id of that stream. Required."""
     after_sequence_number: _builtins.int
-    """Last sequence_number seen; the stream goes on with the next one."""
+    """Last sequence_number seen; the stream goes on with the next one. 0: from the start."""
     def __init__(
         self,
         *,
@@ -169,8 +179,9 @@ class StreamOptions(_message.Message):
     include_completion: _builtins.bool
     """Put the whole Completion in CompletionFinished."""
     resumable: _builtins.bool
-    """Keep the events for a while and go on without the caller, so that ResumePoint works. Refused while the server keeps
-    no events.
+    """Keep the events for a while, so that ResumePoint works, and go on without a caller for a while, 60 s unless
+    configured. The caller's own deadline then ends its call and not the completion, which options.timeout bounds; only
+    CancelCompletion ends that at once. UNSUPPORTED_PARAMETER where the server keeps no events.
     """
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration:

@@ -62,8 +62,8 @@ class CompletionServiceServicer(object):
     """
 
     def CreateCompletion(self, request, context):
-        """Returns the whole answer at once. Costs money at every call: only UNAVAILABLE is safe to repeat blindly, and the
-        trailer grpc-retry-pushback-ms says when not to.
+        """Returns the whole answer at once. Costs money at every call that has no request_id of an earlier one: without one,
+        only UNAVAILABLE is safe to repeat blindly, and the trailer grpc-retry-pushback-ms says when not to.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -71,7 +71,7 @@ class CompletionServiceServicer(object):
 
     def StreamCompletion(self, request, context):
         """Streams the answer as it is made. The stream is complete only if it ends with CompletionFinished and OK; an error
-        ends it with a status, never with an event. Leaving early stops the provider.
+        ends it with a status, never with an event. Leaving early stops the provider, unless the stream is resumable.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -85,8 +85,9 @@ class CompletionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CancelCompletion(self, request, context):
-        """Stops a running completion of the same caller; its own call then ends with CANCELLED. Reaches the completions of the
-        server process that takes this call. NOT_FOUND if none with this id runs there.
+        """Stops a running completion of the same caller; all calls that wait for it then end with CANCELLED. Reaches the
+        completions of the server process that takes this call, and of all workers and replicas where they share a Redis.
+        NOT_FOUND if none with this id runs there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

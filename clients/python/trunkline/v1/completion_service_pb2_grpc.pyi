@@ -34,18 +34,19 @@ class CompletionServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CompletionServiceAsyncStub: ...
     CreateCompletion: _grpc.UnaryUnaryMultiCallable[_completion_service_pb2.CreateCompletionRequest, _completion_service_pb2.CreateCompletionResponse]
-    """Returns the whole answer at once. Costs money at every call: only UNAVAILABLE is safe to repeat blindly, and the
-    trailer grpc-retry-pushback-ms says when not to.
+    """Returns the whole answer at once. Costs money at every call that has no request_id of an earlier one: without one,
+    only UNAVAILABLE is safe to repeat blindly, and the trailer grpc-retry-pushback-ms says when not to.
     """
     StreamCompletion: _grpc.UnaryStreamMultiCallable[_completion_service_pb2.StreamCompletionRequest, _completion_service_pb2.StreamCompletionResponse]
     """Streams the answer as it is made. The stream is complete only if it ends with CompletionFinished and OK; an error
-    ends it with a status, never with an event. Leaving early stops the provider.
+    ends it with a status, never with an event. Leaving early stops the provider, unless the stream is resumable.
     """
     CountTokens: _grpc.UnaryUnaryMultiCallable[_completion_service_pb2.CountTokensRequest, _completion_service_pb2.CountTokensResponse]
     """Counts the tokens of a prompt without running it."""
     CancelCompletion: _grpc.UnaryUnaryMultiCallable[_completion_service_pb2.CancelCompletionRequest, _completion_service_pb2.CancelCompletionResponse]
-    """Stops a running completion of the same caller; its own call then ends with CANCELLED. Reaches the completions of the
-    server process that takes this call. NOT_FOUND if none with this id runs there.
+    """Stops a running completion of the same caller; all calls that wait for it then end with CANCELLED. Reaches the
+    completions of the server process that takes this call, and of all workers and replicas where they share a Redis.
+    NOT_FOUND if none with this id runs there.
     """
 
 @_typing.type_check_only
@@ -54,18 +55,19 @@ class CompletionServiceAsyncStub(CompletionServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateCompletion: _aio.UnaryUnaryMultiCallable[_completion_service_pb2.CreateCompletionRequest, _completion_service_pb2.CreateCompletionResponse]  # type: ignore[assignment]
-    """Returns the whole answer at once. Costs money at every call: only UNAVAILABLE is safe to repeat blindly, and the
-    trailer grpc-retry-pushback-ms says when not to.
+    """Returns the whole answer at once. Costs money at every call that has no request_id of an earlier one: without one,
+    only UNAVAILABLE is safe to repeat blindly, and the trailer grpc-retry-pushback-ms says when not to.
     """
     StreamCompletion: _aio.UnaryStreamMultiCallable[_completion_service_pb2.StreamCompletionRequest, _completion_service_pb2.StreamCompletionResponse]  # type: ignore[assignment]
     """Streams the answer as it is made. The stream is complete only if it ends with CompletionFinished and OK; an error
-    ends it with a status, never with an event. Leaving early stops the provider.
+    ends it with a status, never with an event. Leaving early stops the provider, unless the stream is resumable.
     """
     CountTokens: _aio.UnaryUnaryMultiCallable[_completion_service_pb2.CountTokensRequest, _completion_service_pb2.CountTokensResponse]  # type: ignore[assignment]
     """Counts the tokens of a prompt without running it."""
     CancelCompletion: _aio.UnaryUnaryMultiCallable[_completion_service_pb2.CancelCompletionRequest, _completion_service_pb2.CancelCompletionResponse]  # type: ignore[assignment]
-    """Stops a running completion of the same caller; its own call then ends with CANCELLED. Reaches the completions of the
-    server process that takes this call. NOT_FOUND if none with this id runs there.
+    """Stops a running completion of the same caller; all calls that wait for it then end with CANCELLED. Reaches the
+    completions of the server process that takes this call, and of all workers and replicas where they share a Redis.
+    NOT_FOUND if none with this id runs there.
     """
 
 class CompletionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -77,8 +79,8 @@ class CompletionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _completion_service_pb2.CreateCompletionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_completion_service_pb2.CreateCompletionResponse, _abc.Awaitable[_completion_service_pb2.CreateCompletionResponse]]:
-        """Returns the whole answer at once. Costs money at every call: only UNAVAILABLE is safe to repeat blindly, and the
-        trailer grpc-retry-pushback-ms says when not to.
+        """Returns the whole answer at once. Costs money at every call that has no request_id of an earlier one: without one,
+        only UNAVAILABLE is safe to repeat blindly, and the trailer grpc-retry-pushback-ms says when not to.
         """
 
     @_abc_1.abstractmethod
@@ -88,7 +90,7 @@ class CompletionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_completion_service_pb2.StreamCompletionResponse], _abc.AsyncIterator[_completion_service_pb2.StreamCompletionResponse]]:
         """Streams the answer as it is made. The stream is complete only if it ends with CompletionFinished and OK; an error
-        ends it with a status, never with an event. Leaving early stops the provider.
+        ends it with a status, never with an event. Leaving early stops the provider, unless the stream is resumable.
         """
 
     @_abc_1.abstractmethod
@@ -105,8 +107,9 @@ class CompletionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _completion_service_pb2.CancelCompletionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_completion_service_pb2.CancelCompletionResponse, _abc.Awaitable[_completion_service_pb2.CancelCompletionResponse]]:
-        """Stops a running completion of the same caller; its own call then ends with CANCELLED. Reaches the completions of the
-        server process that takes this call. NOT_FOUND if none with this id runs there.
+        """Stops a running completion of the same caller; all calls that wait for it then end with CANCELLED. Reaches the
+        completions of the server process that takes this call, and of all workers and replicas where they share a Redis.
+        NOT_FOUND if none with this id runs there.
         """
 
 def add_CompletionServiceServicer_to_server(servicer: CompletionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -50,7 +50,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     twice as many is refused by gRPC itself, with RESOURCE_EXHAUSTED and without ErrorInfo. INVALID_ARGUMENT.
     """
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 10
-    """The request id was used with another body. ALREADY_EXISTS."""
+    """The request id was used for another request. ALREADY_EXISTS."""
     ERROR_REASON_RESUME_EXPIRED: _ErrorReason.ValueType  # 11
     """The completion to resume is no longer kept. FAILED_PRECONDITION."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 12
@@ -138,7 +138,7 @@ ERROR_REASON_REQUEST_TOO_LARGE: ErrorReason.ValueType  # 9
 twice as many is refused by gRPC itself, with RESOURCE_EXHAUSTED and without ErrorInfo. INVALID_ARGUMENT.
 """
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 10
-"""The request id was used with another body. ALREADY_EXISTS."""
+"""The request id was used for another request. ALREADY_EXISTS."""
 ERROR_REASON_RESUME_EXPIRED: ErrorReason.ValueType  # 11
 """The completion to resume is no longer kept. FAILED_PRECONDITION."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 12

@@ -34,8 +34,14 @@ export type CreateCompletionRequest = Message<"trunkline.v1.CreateCompletionRequ
   spec?: CompletionSpec | undefined;
 
   /**
-   * Made by the client, unique per call, at most 128 printable ASCII characters; returned in RequestInfo's serving_data
-   * of an error and logged. Reserved as the key that makes a repeated call safe; this version runs each call.
+   * Made by the client, unique per call but for its repetitions, at most 128 printable ASCII characters; returned in
+   * RequestInfo's serving_data of an error and logged. Makes repeating a call safe: another call of the same caller with
+   * the same id, method, spec and options (but for options.timeout) does not run again. While the first runs, it waits
+   * for the same completion, which ends when the last who waits for it leaves, or with the deadline of the first; after
+   * it ended with OK, it gets the same answer for a while, 10 minutes unless configured, as long as there is room. After
+   * a failure the id is free again. ALREADY_EXISTS (REQUEST_ID_REUSED) if anything else was asked under it. Empty: none
+   * of this. Known to the server process that took the first call, and to all workers and replicas where they share a
+   * Redis.
    *
    * @generated from field: string request_id = 2;
    */
@@ -136,20 +142,23 @@ export const StreamCompletionRequestSchema: GenMessage<StreamCompletionRequest> 
   messageDesc(file_trunkline_v1_completion_service, 2);
 
 /**
- * Where to go on in a stream that broke.
+ * Where to go on in a stream that broke. The events are sent again from there, heartbeats too, and then the stream goes
+ * on; several calls may follow one stream. Of the request, only options.timeout and request_id belong to this call.
+ * NOT_FOUND if the caller has no such stream, FAILED_PRECONDITION (RESUME_EXPIRED) if its events are no longer kept,
+ * UNAVAILABLE (COMPLETION_LOST) if the process that ran it is gone.
  *
  * @generated from message trunkline.v1.ResumePoint
  */
 export type ResumePoint = Message<"trunkline.v1.ResumePoint"> & {
   /**
-   * CompletionStarted.completion_id of that stream.
+   * CompletionStarted.completion_id of that stream. Required.
    *
    * @generated from field: string completion_id = 1;
    */
   completionId: string;
 
   /**
-   * Last sequence_number seen; the stream goes on with the next one.
+   * Last sequence_number seen; the stream goes on with the next one. 0: from the start.
    *
    * @generated from field: uint32 after_sequence_number = 2;
    */
@@ -192,8 +201,9 @@ export type StreamOptions = Message<"trunkline.v1.StreamOptions"> & {
   includeCompletion: boolean;
 
   /**
-   * Keep the events for a while and go on without the caller, so that ResumePoint works. Refused while the server keeps
-   * no events.
+   * Keep the events for a while, so that ResumePoint works, and go on without a caller for a while, 60 s unless
+   * configured. The caller's own deadline then ends its call and not the completion, which options.timeout bounds; only
+   * CancelCompletion ends that at once. UNSUPPORTED_PARAMETER where the server keeps no events.
    *
    * @generated from field: bool resumable = 4;
    */
@@ -892,8 +902,8 @@ export const CancelCompletionResponseSchema: GenMessage<CancelCompletionResponse
  */
 export const CompletionService: GenService<{
   /**
-   * Returns the whole answer at once. Costs money at every call: only UNAVAILABLE is safe to repeat blindly, and the
-   * trailer grpc-retry-pushback-ms says when not to.
+   * Returns the whole answer at once. Costs money at every call that has no request_id of an earlier one: without one,
+   * only UNAVAILABLE is safe to repeat blindly, and the trailer grpc-retry-pushback-ms says when not to.
    *
    * @generated from rpc trunkline.v1.CompletionService.CreateCompletion
    */
@@ -904,7 +914,7 @@ export const CompletionService: GenService<{
   },
   /**
    * Streams the answer as it is made. The stream is complete only if it ends with CompletionFinished and OK; an error
-   * ends it with a status, never with an event. Leaving early stops the provider.
+   * ends it with a status, never with an event. Leaving early stops the provider, unless the stream is resumable.
    *
    * @generated from rpc trunkline.v1.CompletionService.StreamCompletion
    */
@@ -924,8 +934,9 @@ export const CompletionService: GenService<{
     output: typeof CountTokensResponseSchema;
   },
   /**
-   * Stops a running completion of the same caller; its own call then ends with CANCELLED. Reaches the completions of the
-   * server process that takes this call. NOT_FOUND if none with this id runs there.
+   * Stops a running completion of the same caller; all calls that wait for it then end with CANCELLED. Reaches the
+   * completions of the server process that takes this call, and of all workers and replicas where they share a Redis.
+   * NOT_FOUND if none with this id runs there.
    *
    * @generated from rpc trunkline.v1.CompletionService.CancelCompletion
    */

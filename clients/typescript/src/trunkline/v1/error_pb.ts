@@ -244,7 +244,7 @@ export enum ErrorReason {
   REQUEST_TOO_LARGE = 9,
 
   /**
-   * The request id was used with another body. ALREADY_EXISTS.
+   * The request id was used for another request. ALREADY_EXISTS.
    *
    * @generated from enum value: ERROR_REASON_REQUEST_ID_REUSED = 10;
    */
