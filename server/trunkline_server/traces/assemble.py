@@ -277,7 +277,7 @@ def _set_timing(timing: completion_pb2.Timing, closed: Closed) -> None:
 
 def _set_time(time: Timestamp, unix: float) -> None:
     """Whole microseconds: what databases can order by."""
-    time.seconds, micros = divmod(round(unix * 1e6), 1_000_000)
+    time.seconds, micros = divmod(int(unix * 1e6), 1_000_000)
     time.nanos = micros * 1000
 
 

@@ -182,11 +182,13 @@ class Outbox:
                 cursor.next = max(cursor.next, self._after(segment))
         return found
 
-    def drop(self, delivered: int, journal_bytes: int) -> int:
+    def drop(self, delivered: int, journal_bytes: int, *, last: bool = False) -> int:
         """Deletes segments whose traces have numbers below `delivered`, and the oldest ones while all that waits on
         disk, journals included, is larger than the bound. Returns how many traces went that were not delivered.
+        `last`: nothing will be added now.
         """
-        if self._segments and self._segments[-1].first < self.next == delivered and self._is_quiet():
+        quiet = last or time.monotonic() - self._appended > QUIET
+        if quiet and self._segments and self._segments[-1].first < self.next == delivered:
             # What was said does not lie here longer than it must.
             self._begin()
         dropped = 0
@@ -198,9 +200,6 @@ class Outbox:
                 dropped += begins - max(delivered, self._segments[0].first)
             self._segments.pop(0).path.unlink(missing_ok=True)
         return dropped
-
-    def _is_quiet(self) -> bool:
-        return time.monotonic() - self._appended > QUIET
 
     def close(self) -> None:
         if self._handle is not None:

@@ -98,7 +98,7 @@ class Pipeline:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.gather(*(sender.aclose() for sender in self._senders))
-            self._keep_house()
+            self._keep_house(last=True)
             self._journals.close()
             self._outbox.close()
 
@@ -154,16 +154,16 @@ class Pipeline:
             sender.wake()
         return True
 
-    def _keep_house(self) -> None:
+    def _keep_house(self, *, last: bool = False) -> None:
         if not self._made:
             with suppress(OSError):
                 self._journals.tidy()
-        self._drop()
+        self._drop(last=last)
         self._measure()
 
-    def _drop(self) -> None:
+    def _drop(self, *, last: bool = False) -> None:
         with suppress(OSError):
-            dropped = self._outbox.drop(self._delivered, self._journals.size)
+            dropped = self._outbox.drop(self._delivered, self._journals.size, last=last)
             if dropped:
                 self._dropped += dropped
                 self._log.error("traces dropped: no backend took them, and the disk's bound is reached", count=dropped)

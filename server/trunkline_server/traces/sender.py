@@ -88,7 +88,11 @@ class Sender:
         status = self.status
         first = max(self.delivered, self._outbox.first)
         status.waiting = self._outbox.next - first
-        status.oldest = max(0.0, time.time() - self._batch[0].at) if self._batch else 0.0
+        batch = self._batch
+        if status.waiting and not batch and not self._opened:
+            with suppress(OSError):
+                batch = self._outbox.read(Cursor(first), 1, 1)
+        status.oldest = max(0.0, time.time() - batch[0].at) if batch else 0.0
         return status
 
     async def run(self) -> None:
