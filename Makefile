@@ -212,7 +212,7 @@ screenshots: $(VENV)/.dev ## take the pictures of docs/images anew, in the syste
 COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes \
   --no-annotate --no-emit-index-url --custom-compile-command "make lock"
 # What the server can use and need not have; chdb (a gigabyte) is only in the lock for tests.
-EXTRAS := azure bedrock clickhouse otel postgresql vertex
+EXTRAS := azure bedrock clickhouse otel postgresql redis vertex
 PACKAGES := pyproject.toml clients/python/pyproject.toml --extra cli --extra pydantic $(EXTRAS:%=--extra %) --no-emit-package trunkline-client
 
 .PHONY: lock hooks clean
