@@ -70,17 +70,20 @@ async def test_new_calls_are_refused_while_others_finish() -> None:
         await reader.until("part_delta")
         gw.stop.set()
         await not_serving(gw)
-        failed = [
-            await failing(gw.completions.CreateCompletion(create("fake/echo"))),
-            await failing(gw.completions.CountTokens(pb.CountTokensRequest(spec=create().spec))),
-        ]
-        refused = await gw.stream(stream("fake/echo")).rest()
+        whole, counted, streamed = await asyncio.gather(
+            failing(gw.completions.CreateCompletion(create("fake/echo"))),
+            failing(gw.completions.CountTokens(pb.CountTokensRequest(spec=create().spec))),
+            gw.stream(stream("fake/echo")).rest(),
+        )
+        later = await failing(gw.completions.CreateCompletion(create("fake/echo")))
         held.may.set()
         await reader.rest()
 
     assert reader.failed is None
-    assert refused.failed is not None
-    for one in (*failed, refused.failed):
+    # The connection has been told to go elsewhere, where nobody is.
+    assert later.code == grpc.StatusCode.UNAVAILABLE
+    assert streamed.failed is not None
+    for one in (whole, counted, streamed.failed):
         assert (one.code, one.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
         # At once, at another replica.
         assert one.pushback is None

@@ -16,6 +16,7 @@ from trunkline_server import __version__, demonstration, workers
 from trunkline_server import app as composition
 from trunkline_server.config import ConfigError, LogSettings, ProviderSettings, Settings, load, split_address
 from trunkline_server.embedded import Embedded, Unavailable, find
+from trunkline_server.supervisor import Supervisor
 
 app = typer.Typer(
     name="trunkline-server",
@@ -108,7 +109,7 @@ def _serve(settings: Settings, embedded: Embedded | None) -> int:
     try:
         if settings.workers == 1:
             return workers.run_one(settings, os.environ, endpoint)
-        return workers.Supervisor(settings, os.environ, endpoint).run()
+        return Supervisor(settings, os.environ, endpoint).run()
     except ConfigError as error:
         typer.echo(str(error), err=True)
         return 2

@@ -1,23 +1,19 @@
-"""Server processes: one in this process, or several that share the port under a supervisor."""
+"""A process that serves: this one, or one of several that share the port."""
 
 from __future__ import annotations
 
 import asyncio
-import multiprocessing.connection
 import os
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
-from multiprocessing.process import BaseProcess
-from types import FrameType
+from multiprocessing.connection import Connection
 from typing import Any
 
 import prometheus_client
-from prometheus_client import multiprocess
 
 from trunkline_server import app as composition
 from trunkline_server.config import ConfigError, Settings, split_address
@@ -26,10 +22,6 @@ from trunkline_server.observation import make_metrics
 from trunkline_server.recording import Spool
 from trunkline_server.telemetry.logs import make_log
 from trunkline_server.traces.slots import Slot
-
-#: A worker that dies sooner than this after its start is not replaced at once, but with growing delay.
-HEALTHY_AFTER = 10.0
-_LONGEST_DELAY = 30.0
 
 
 def run_one(settings: Settings, environ: Mapping[str, str], local: Endpoint | None) -> int:
@@ -72,7 +64,7 @@ async def _serve(
         app.listen()
     except OSError as error:
         raise ConfigError(bind_help(settings, error)) from None
-    exposition = None if share_port else _expose(settings, metrics.registry)
+    exposition = None if share_port else expose(settings, metrics.registry)
     await composition.serve(app, serving)
     if exposition is not None:
         exposition[0].shutdown()
@@ -125,107 +117,7 @@ class Watch:
             self._stop.wait(0.5)
 
 
-class Supervisor:
-    """Keeps N workers running on one port, replaces those that die, and passes on the signal to stop."""
-
-    def __init__(self, settings: Settings, environ: Mapping[str, str], local: Endpoint | None) -> None:
-        self._settings = settings
-        self._environ = dict(environ)
-        self._local = local
-        self._context = multiprocessing.get_context("spawn")
-        self._log = make_log(form=settings.log.format, level=settings.log.level)
-        # A plain flag: setting an Event in a signal handler can wait for ever for the lock that its own thread holds.
-        self._stopping = False
-        self._workers: dict[int, tuple[BaseProcess, float]] = {}
-        self._failures = 0
-        self._slot: Slot | None = None
-
-    def run(self) -> int:
-        """Returns the exit code when all workers have ended. Raises ConfigError."""
-        try:
-            reserved = reserve(self._settings.listen)
-        except OSError as error:
-            raise ConfigError(bind_help(self._settings, error)) from None
-        spool = composition.spool(self._settings, self._environ, self._local)
-        self._slot = spool.slot if spool is not None else None
-        watch = Watch(spool, self._settings) if spool is not None else None
-        for name in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(name, self._asked)
-        # Port 0 is one port for all workers.
-        listen = f"{self._settings.listen.rpartition(':')[0]}:{reserved.getsockname()[1]}"
-        self._settings = self._settings.model_copy(update={"listen": listen})
-        with reserved, tempfile.TemporaryDirectory(prefix="trunkline-metrics-") as metrics_dir:
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_dir
-            registry = prometheus_client.CollectorRegistry()
-            multiprocess.MultiProcessCollector(registry, path=metrics_dir)  # type: ignore[no-untyped-call]
-            exposition = _expose(self._settings, registry)
-            for index in range(self._settings.workers):
-                self._start(index)
-            if watch is not None:
-                watch.start()
-            try:
-                return self._watch(metrics_dir)
-            finally:
-                if watch is not None:
-                    watch.close()
-                if exposition is not None:
-                    exposition[0].shutdown()
-
-    def _watch(self, metrics_dir: str) -> int:
-        while not self._stopping:
-            multiprocessing.connection.wait([w.sentinel for w, _ in self._workers.values()], timeout=0.5)
-            for index, (worker, began) in list(self._workers.items()):
-                if worker.is_alive() or self._stopping:
-                    continue
-                worker.join()
-                if worker.pid is not None:
-                    multiprocess.mark_process_dead(worker.pid, metrics_dir)  # type: ignore[no-untyped-call]
-                if worker.exitcode == 2:
-                    # It said why: a mistake that starting again does not mend.
-                    self._stop_all()
-                    return 2
-                self._log.error("worker ended", worker=index, pid=worker.pid, exitcode=worker.exitcode)
-                self._failures = 0 if time.monotonic() - began > HEALTHY_AFTER else self._failures + 1
-                if self._failures:
-                    self._pause(min(_LONGEST_DELAY, 0.1 * 2**self._failures))
-                if not self._stopping:
-                    self._start(index)
-        self._stop_all()
-        return 0
-
-    def _start(self, index: int) -> None:
-        worker = self._context.Process(
-            target=_worker,
-            args=(self._settings, self._environ, self._local, self._slot),
-            name=f"trunkline-worker-{index}",
-            daemon=True,
-        )
-        worker.start()
-        self._workers[index] = (worker, time.monotonic())
-
-    def _stop_all(self) -> None:
-        for worker, _ in self._workers.values():
-            if worker.is_alive():
-                worker.terminate()
-        drain = self._settings.drain
-        until = time.monotonic() + drain.delay + drain.grace + 15
-        for worker, _ in self._workers.values():
-            worker.join(max(0.0, until - time.monotonic()))
-            if worker.is_alive():
-                worker.kill()
-                worker.join()
-
-    def _asked(self, number: int, frame: FrameType | None) -> None:
-        self._stopping = True
-
-    def _pause(self, seconds: float) -> None:
-        """Waits, but not longer than until the server is asked to stop."""
-        until = time.monotonic() + seconds
-        while not self._stopping and (left := until - time.monotonic()) > 0:
-            time.sleep(min(0.1, left))
-
-
-def _expose(settings: Settings, registry: prometheus_client.CollectorRegistry) -> Any:
+def expose(settings: Settings, registry: prometheus_client.CollectorRegistry) -> Any:
     if settings.metrics is None:
         return None
     host, port = settings.metrics.host, settings.metrics.port
@@ -235,11 +127,16 @@ def _expose(settings: Settings, registry: prometheus_client.CollectorRegistry) -
         raise ConfigError(f"cannot serve metrics on {host}:{port}: {error.strerror}") from None
 
 
-def _worker(settings: Settings, environ: Mapping[str, str], local: Endpoint | None, slot: Slot | None) -> None:
+def work(
+    settings: Settings, environ: Mapping[str, str], local: Endpoint | None, slot: Slot | None, told: Connection
+) -> None:
+    """The life of one of several workers. `told` is sent something as soon as it serves."""
     # A worker that outlives its supervisor would hold the port.
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
-        code = run_loop(_serve(settings, environ, local, share_port=True, slot=slot))
+        code = run_loop(
+            _serve(settings, environ, local, share_port=True, slot=slot, serving=lambda: told.send_bytes(b"serving"))
+        )
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         code = 2

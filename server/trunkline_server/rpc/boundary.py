@@ -44,8 +44,10 @@ Context = Any
 #: The gateway's error leaves this much before the caller's own deadline: 5 %, within these bounds, in seconds.
 MARGIN_SHARE, MARGIN_LEAST, MARGIN_MOST = 0.05, 0.020, 0.250
 
-#: A draining server that refuses nobody for `_QUIET` seconds has no more callers; it goes on for so long at most.
-_QUIET, _LAST_REFUSALS = 0.04, 1.0
+#: No call has arrived for so long: a moment to tell connections to go elsewhere. It is waited for so long at most.
+_QUIET, _LONGEST_QUIET = 0.03, 0.3
+#: In so long connections have been told.
+_TOLD = 0.05
 
 _KEY_HEADERS = frozenset({"authorization", "x-api-key"})
 _REQUEST_ID_HEADERS = frozenset({"x-request-id", "trunkline-request-id"})
@@ -86,8 +88,10 @@ class Running:
     on_drain: list[Callable[[], None]] = field(default_factory=list)
     #: Completions that run in tasks of their own, by the call that began them.
     runs: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
-    #: Calls refused because of that.
-    refused: int = 0
+    #: Calls that arrived since.
+    arrived: int = 0
+    #: Set when the connections have been told to go elsewhere: only then are those calls refused.
+    left: asyncio.Event = field(default_factory=asyncio.Event)
 
     def end(self, call_id: str, error: GatewayError) -> bool:
         """Ends a call with an error of ours. False if it does not run here."""
@@ -110,12 +114,21 @@ class Running:
             and self.end(call_id, CallCancelled("cancelled by CancelCompletion"))
         )
 
-    async def drain(self, grace: float) -> None:
-        """Refuses new calls, lets those in flight finish within `grace` seconds, and ends the rest."""
+    async def drain(self, grace: float, leave: Callable[[], None]) -> None:
+        """Refuses new calls, lets those in flight finish within `grace` seconds, and ends the rest.
+
+        `leave` tells every connection to go elsewhere (GOAWAY). What arrives at that moment gRPC cancels, which nobody
+        repeats. So a moment is made in which no caller has a reason to begin a call: those that arrive before it wait
+        for their refusal, and those that are ready for their end. Callers that go on then go elsewhere.
+        """
         self.draining = True
         self.closing.set()
         for told in self.on_drain:
             told()
+        await self._quiet()
+        leave()
+        await asyncio.sleep(_TOLD)
+        self.left.set()
         for call, _ in list(self.calls.values()):
             if call.endless:
                 self.end(call.id, ShuttingDown("the server is shutting down; follow another replica"))
@@ -127,17 +140,16 @@ class Running:
         tasks = self._tasks()
         if tasks:
             await asyncio.wait(tasks, timeout=5.0)
-        await self._quiet()
 
     def _tasks(self) -> set[asyncio.Task[Any]]:
         return {task for _, task in self.calls.values()} | set(self.runs.values())
 
     async def _quiet(self) -> None:
-        """Refuses the calls that gRPC holds and has not handed over yet: it would cancel them, which nobody repeats."""
-        until = time.monotonic() + _LAST_REFUSALS
-        refused = -1
-        while refused != self.refused and time.monotonic() < until:
-            refused = self.refused
+        """Returns when no call has arrived for `_QUIET` seconds, or after `_LONGEST_QUIET`."""
+        until = time.monotonic() + _LONGEST_QUIET
+        arrived = -1
+        while arrived != self.arrived and time.monotonic() < until:
+            arrived = self.arrived
             await asyncio.sleep(_QUIET)
 
 
@@ -231,11 +243,16 @@ class Boundary:
         timer: asyncio.Timeout | None = None
         try:
             try:
+                if self.running.draining:
+                    self.running.arrived += 1
+                    await self.running.left.wait()
                 self._enter(call, context, hurry)
                 self.running.calls[call.id] = (call, asyncio.current_task())  # type: ignore[assignment]  # in a task
                 async with asyncio.timeout(call.remaining()) as timer:
                     call.timer = timer
                     await run()
+                if self.running.draining:
+                    await self.running.left.wait()
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if call.ending is None or task is None:
@@ -264,6 +281,8 @@ class Boundary:
                 # The completion goes on without the call that began it. Its record tells how that ends.
                 call.run.add_done_callback(lambda run: close(*_outcome(run.result())))
         if ended is not None:
+            if self.running.draining:
+                await self.running.left.wait()
             await _abort(context, ended)
 
     def _enter(self, call: Call, context: Context, hurry: float) -> None:
@@ -286,7 +305,6 @@ class Boundary:
         if traceparent and not call.otel_trace_id:
             trace_context.follow(call, traceparent, tracestate)
         if self.running.draining:
-            self.running.refused += 1
             raise ShuttingDown("the server is shutting down; call again, another replica takes the call")
         call.caller = self._callers.identify(key, context)
         # Without a deadline of the caller's, the time limits of the provider bound the call.

@@ -16,6 +16,9 @@ from grpc_reflection.v1alpha import reflection
 from trunkline_server.rpc.boundary import Boundary
 from trunkline_server.rpc.methods import Service
 
+#: What gRPC is given beyond the grace of a drain, in seconds.
+_BEYOND = 30.0
+
 _HEALTH = "grpc.health.v1.Health"
 
 
@@ -107,15 +110,21 @@ class Server:
     async def drain(self, delay: float, grace: float) -> None:
         """Goes down without a failed call, as far as `grace` allows.
 
-        NOT_SERVING first; `delay` seconds for load balancers to see it, while calls are still taken; then no new calls,
-        `grace` seconds for those in flight, and SHUTTING_DOWN with the last sequence number for the rest.
+        NOT_SERVING first; `delay` seconds for load balancers to see it, while calls are still taken; then GOAWAY to all
+        connections and no new calls, `grace` seconds for those in flight, and SHUTTING_DOWN with the last sequence
+        number for the rest.
         """
         await self._health.enter_graceful_shutdown()
         if delay > 0:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), delay)
-        await self._boundary.running.drain(grace)
+        going: list[asyncio.Task[None]] = []
+        # Every call ends before its time is up, so that gRPC cancels none.
+        await self._boundary.running.drain(
+            grace, leave=lambda: going.append(asyncio.create_task(self._server.stop(grace + _BEYOND)))
+        )
         await self._server.stop(1.0)
+        await asyncio.gather(*going)
 
     async def stop(self) -> None:
         """Ends at once, a drain that is under way too."""

@@ -1,0 +1,1 @@
+"""What operators keep by RPC: configs and routes, in SQLite or PostgreSQL."""
