@@ -174,7 +174,7 @@ format: $(VENV)/.dev $(TS_READY) ## rewrite to the project's style
 
 # ---------------------------------------------------------------------------------------------------------- evidence
 
-.PHONY: fidelity fidelity-requests robustness bench bench-decode bench-peers bench-traces docs screenshots
+.PHONY: fidelity fidelity-requests robustness faults faults-peers soak bench bench-decode bench-peers bench-traces docs screenshots
 fidelity: $(VENV)/.dev ## replay recorded provider traffic (CORPUS=DIR, FAMILIES=a,b OUT=FILE MIN=99)
 	@test -n "$(CORPUS)" || { echo "trunkline: name the recordings: make fidelity CORPUS=DIR" >&2; exit 2; }
 	@$(BIN)/python -m tests.fidelity.run --corpus "$(CORPUS)" $(if $(FAMILIES),--families "$(FAMILIES)") \
@@ -188,6 +188,15 @@ fidelity-requests: $(VENV)/.dev ## encode recorded requests again and compare (C
 robustness: $(VENV)/.dev ## damage recordings in every way; adapters raise nothing but LLMError (CORPUS=DIR, FAMILIES=a,b)
 	@test -n "$(CORPUS)" || { echo "trunkline: name the recordings: make robustness CORPUS=DIR" >&2; exit 2; }
 	@$(BIN)/python -m tests.fidelity.robustness --corpus "$(CORPUS)" $(if $(FAMILIES),--families "$(FAMILIES)")
+
+faults: $(VENV)/.dev ## break providers, callers and servers in every way, and judge both ends (ARGS="--only cut --workers 2 --repeat 5")
+	@$(BIN)/python -m tests.faults.run $(ARGS)
+
+faults-peers: $(VENV)/.dev ## as faults, at LiteLLM and Portkey, as far as they can express it
+	@$(BIN)/python -m tests.faults.peers $(ARGS)
+
+soak: $(VENV)/.dev ## mixed load with faults and cancels; nothing grows, leaks or gets lost (MINUTES=20)
+	@$(BIN)/python -m tests.faults.soak $(if $(MINUTES),--minutes "$(MINUTES)") $(ARGS)
 
 bench: $(VENV)/.dev ## measure the server's CPU, latency and memory against floors taken in the same run
 	@$(BIN)/python -m bench.run $(ARGS)

@@ -111,6 +111,13 @@ def _streamed(body: str) -> str:
 
 
 def litellm(upstream: str, folder: Path) -> Peer:
+    """LiteLLM's proxy without retries, before one upstream. Raises CannotRun."""
+    to = {"api_base": f"http://{upstream}/v1", "api_key": "sk-none", "max_retries": 0}
+    models = [{"model_name": name, "litellm_params": {"model": f"openai/{name}", **to}} for name in CALLS]
+    return start_litellm(folder, models, {"num_retries": 0})
+
+
+def start_litellm(folder: Path, models: list[dict[str, Any]], router: Mapping[str, Any]) -> Peer:
     """LiteLLM's proxy with uvicorn on uvloop, as it starts by default. Raises CannotRun."""
     venv = FOLDER / f"litellm-{LITELLM}"
     if not (venv / "bin" / "litellm").exists():
@@ -119,17 +126,16 @@ def litellm(upstream: str, folder: Path) -> Peer:
         pip = [str(venv / "bin" / "python"), "-m", "pip", "--quiet", "--no-input", "install"]
         _run([*pip, f"litellm[proxy]=={LITELLM}"], or_remove=venv)
     port = free_port()
-    to = {"api_base": f"http://{upstream}/v1", "api_key": "sk-none", "max_retries": 0}
     settings = {
-        "model_list": [{"model_name": name, "litellm_params": {"model": f"openai/{name}", **to}} for name in CALLS],
+        "model_list": models,
         "litellm_settings": {
             "telemetry": False,
             "set_verbose": False,
-            "num_retries": 0,
+            "num_retries": router.get("num_retries", 0),
             "turn_off_message_logging": True,
         },
         "general_settings": {"disable_spend_logs": True, "disable_error_logs": True},
-        "router_settings": {"num_retries": 0},
+        "router_settings": dict(router),
     }
     quiet = {"version": 1, "disable_existing_loggers": True, "root": {"level": "ERROR", "handlers": []}}
     for file, content in (("litellm.yaml", settings), ("quiet.json", quiet)):
@@ -149,6 +155,18 @@ def litellm(upstream: str, folder: Path) -> Peer:
 
 
 def portkey(upstream: str, folder: Path) -> Peer:
+    """Portkey's gateway before one upstream. Raises CannotRun."""
+    return start_portkey(
+        folder,
+        (
+            ("x-portkey-provider", "openai"),
+            ("x-portkey-custom-host", f"http://{upstream}/v1"),
+            ("authorization", "Bearer sk-none"),
+        ),
+    )
+
+
+def start_portkey(folder: Path, headers: tuple[tuple[str, str], ...]) -> Peer:
     """Portkey's gateway on Node, without its console. Raises CannotRun."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
@@ -162,11 +180,6 @@ def portkey(upstream: str, folder: Path) -> Peer:
         _run([*install, f"@portkey-ai/gateway@{PORTKEY}"], or_remove=place)
     port = free_port()
 
-    headers = (
-        ("x-portkey-provider", "openai"),
-        ("x-portkey-custom-host", f"http://{upstream}/v1"),
-        ("authorization", "Bearer sk-none"),
-    )
     command = [node, str(program), f"--port={port}", "--headless"]
     return Peer("Portkey", command, port, folder, env={"NODE_ENV": "production"}, headers=headers)
 

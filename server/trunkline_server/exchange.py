@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from trunkline.v1 import completion_pb2
 from trunkline_server.call import Attempt, Call
-from trunkline_server.errors import LLMTimeoutError, UnsupportedParameter
+from trunkline_server.errors import LLMInvalidResponseError, LLMTimeoutError, UnsupportedParameter
 from trunkline_server.providers.base import Notes, UpstreamRequest
 from trunkline_server.providers.headers import rate_limits, request_id
 from trunkline_server.providers.prepare import prepared
@@ -97,6 +97,12 @@ async def streamed(
                 body = await reply.read()
             attempt.response.add(body)
             raise candidate.dialect.classify(reply.status, reply.headers, body)
+        if attempt.content_type.startswith("text/html"):
+            # A page of something that stands before the provider; to read it as a stream would find it empty, or cut.
+            with call.waiting:
+                body = await reply.read()
+            attempt.response.add(body)
+            raise LLMInvalidResponseError("the provider sent a web page for an answer", body=body)
         yield reply
 
 
