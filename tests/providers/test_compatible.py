@@ -35,7 +35,7 @@ def test_a_row_has_an_address_and_a_key_unless_one_runs_it_oneself(name):
 
 
 def test_what_an_address_is_made_of_is_asked_for_by_name():
-    with pytest.raises(ValueError, match=r"needs settings\.account, the id of a Cloudflare account"):
+    with pytest.raises(ValueError, match=r"set settings\.account or CLOUDFLARE_ACCOUNT_ID: the id of a"):
         ROWS["cloudflare"].address({})
     assert ROWS["databricks"].address({"host": "https://acme.test/"}) == "https://acme.test/serving-endpoints"
 

@@ -95,8 +95,11 @@ class Row:
         """The usual address with these settings. Raises ValueError for settings that are missing or wrong."""
         missing = [name for name in self.settings if f"{{{name}}}" in self.base_url and not settings.get(name)]
         if missing:
-            needed = (f"settings.{name}, {self.settings[name].about}" for name in missing)
-            raise ValueError(f"this kind of provider needs {'; '.join(needed)}")
+            needed = (
+                f"set {' or '.join([f'settings.{name}', *self.settings[name].env])}: {self.settings[name].about}"
+                for name in missing
+            )
+            raise ValueError("; ".join(needed))
         return self.base_url.format_map({name: value.rstrip("/") for name, value in settings.items()})
 
     def listing_address(self, settings: Mapping[str, str]) -> str:
