@@ -339,6 +339,7 @@ OLLAMA_CHAT = (
     Equivalence("not streamed", "whether the answer streams is the call's, not the body's, to say", _not_streamed),
     Equivalence("nothing said", "a member that is null or empty is not there", ollama_bodies.nothing_said),
     Equivalence("functions", "all calls are of functions; no arguments are empty ones", ollama_bodies.functions),
+    Equivalence("result names", "a result is of the call that it answers", ollama_bodies.result_names),
     Equivalence("one stop", "a stop sequence is a list of one", ollama_bodies.one_stop),
     Equivalence("tool shape", "an empty description says nothing", _tool_shape),
 )

@@ -28,3 +28,18 @@ def one_stop(body: dict[str, Any]) -> None:
     options = body.get("options")
     if isinstance(options, dict) and isinstance(options.get("stop"), str):
         options["stop"] = [options["stop"]]
+
+
+def result_names(body: dict[str, Any]) -> None:
+    calls: list[dict[str, Any]] = []
+    for message in body["messages"]:
+        if message.get("role") != "tool":
+            calls = list(message.get("tool_calls") or ())
+            continue
+        answered = message.get("tool_call_id")
+        call = next((call for call in calls if call.get("id") == answered), None) if answered else (calls or [None])[0]
+        if call is None:
+            continue
+        calls.remove(call)
+        if message.get("tool_name") == call["function"].get("name"):
+            del message["tool_name"]
