@@ -44,7 +44,7 @@ class Journal:
         self._folder = folder
         self._most_bytes = most_bytes
         self._told = told
-        self._lock_file = _locked(folder, self.worker)
+        self._lock_file: int | None = _locked(folder, self.worker)
         self._mutex = threading.Lock()
         self._waiting: deque[tuple[str, int, Maker]] = deque()
         self._bytes = 0
@@ -80,7 +80,9 @@ class Journal:
         self._stop.set()
         self._wake.set()
         self._thread.join(patience)
-        os.close(self._lock_file)
+        held, self._lock_file = self._lock_file, None
+        if held is not None:
+            os.close(held)
 
     def _shed(self) -> None:
         while self._bytes > BUFFER and len(self._waiting) > 1:
