@@ -72,8 +72,8 @@ class Pipeline:
         self._dropped = 0
         self._housekeeping_at = 0.0
 
-    async def run(self, stop: asyncio.Event, flush: float) -> None:
-        """Until `stop` is set; then until all is delivered, for `flush` seconds at most."""
+    async def run(self, stop: asyncio.Event, flush: float) -> bool:
+        """Until `stop` is set; then until all is delivered, for `flush` seconds at most. True if all was."""
         tasks = [asyncio.create_task(sender.run()) for sender in self._senders]
         until: float | None = None
         try:
@@ -89,7 +89,7 @@ class Pipeline:
                         for sender in self._senders if isfinite(flush) else ():
                             sender.hurry()
                     if self.done or time.monotonic() >= until:
-                        return
+                        return self.done and self._delivered == self._outbox.next
                 with suppress(TimeoutError):
                     async with asyncio.timeout(BUSY if stop.is_set() or self._journals.open else IDLE):
                         await (asyncio.sleep(BUSY) if stop.is_set() else stop.wait())
@@ -104,8 +104,12 @@ class Pipeline:
 
     @property
     def done(self) -> bool:
-        """All that there was is delivered, and nothing more comes."""
-        return not self._made and self._journals.idle and self._delivered == self._outbox.next
+        """All that there was is delivered as far as it can be, and nothing more comes."""
+        return (
+            not self._made
+            and self._journals.idle
+            and all(sender.delivered == self._outbox.next or sender.hopeless for sender in self._senders)
+        )
 
     @property
     def _delivered(self) -> int:

@@ -1,7 +1,8 @@
 """The delivery process: `python -m trunkline_server.traces.process`, started by the server and told its plan on stdin.
 
 It ends when stdin does, which is also how it learns that the server is gone: first it delivers what is there. Signals
-that reach every process of a server do not end it.
+that reach every process of a server do not end it. Exit codes: 0 all was delivered, 2 a backend cannot be used, 3 some
+waits on disk.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from trunkline_server.traces.tail import Feeder
 
 #: Seconds between two looks for what servers that are gone have left.
 ADOPTING = 60.0
+#: Exit code where something waits on disk.
+LEFT = 3
 
 
 def main() -> int:
@@ -71,13 +74,13 @@ async def _run(plan: Plan) -> int:
         log.warning("traces cannot be followed", error=error.strerror)
     adopting = asyncio.create_task(_adopt(made, Path(plan.state_dir)))
     try:
-        await made.pipeline(slot, feeder).run(stop, plan.flush)
+        all_delivered = await made.pipeline(slot, feeder).run(stop, plan.flush)
     finally:
         adopting.cancel()
         await asyncio.gather(adopting, return_exceptions=True)
         await feeder.aclose()
         held.release()
-    return 0
+    return 0 if all_delivered else LEFT
 
 
 class _Made:

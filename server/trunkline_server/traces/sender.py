@@ -59,6 +59,7 @@ class Sender:
         self._pruned_at = time.monotonic() - PRUNING + 10.0
         self._more = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._failures_before = 0
         self._opened = False
         self._batch: Sequence[Stored] = ()
         #: One trace at a time: the backend has refused all of a batch.
@@ -80,8 +81,14 @@ class Sender:
 
     def hurry(self) -> None:
         """From now on nothing waits for more."""
+        self._failures_before = self.status.failures
         self._hurry.set()
         self._more.set()
+
+    @property
+    def hopeless(self) -> bool:
+        """It was in a hurry, and fails again and again."""
+        return self._hurry.is_set() and not self.status.up and self.status.failures - self._failures_before >= TRIES
 
     def measure(self) -> BackendStatus:
         """How it goes now."""
