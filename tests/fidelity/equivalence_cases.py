@@ -321,7 +321,7 @@ def _with_call(**function: Any) -> Body:
     return _asked(_HI, {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", **function}}]})
 
 
-def _result(**members: Any) -> Body:
+def _answered_call(**members: Any) -> Body:
     call = {"function": {"name": "f", "arguments": {"a": 1}}}
     return _asked(_HI, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "content": "4", **members})
 
@@ -330,7 +330,7 @@ _OLLAMA: dict[str, Case] = {
     "not streamed": _JSON["not streamed"],
     "nothing said": (_asked(options={}, format=""), _asked(), _asked(options={"seed": 1}, format="json")),
     "functions": (_with_call(index=0), _with_call(arguments={}), _with_call(arguments={"a": 1})),
-    "result names": (_result(tool_name="f"), _result(), _result(tool_name="g")),
+    "result names": (_answered_call(tool_name="f"), _answered_call(), _answered_call(tool_name="g")),
     "one stop": (_asked(options={"stop": "x"}), _asked(options={"stop": ["x"]}), _asked(options={"stop": ["y"]})),
     "tool shape": _CHAT["tool shape"],
 }

@@ -37,7 +37,7 @@ def result_names(body: dict[str, Any]) -> None:
             calls = list(message.get("tool_calls") or ())
             continue
         answered = message.get("tool_call_id")
-        call = next((call for call in calls if call.get("id") == answered), None) if answered else (calls or [None])[0]
+        call = next((call for call in calls if not answered or call.get("id") == answered), None)
         if call is None:
             continue
         calls.remove(call)
