@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trunkline_server.traces.base import Position
-from trunkline_server.traces.clickhouse.schema import clamped
+from trunkline_server.traces.clickhouse.schema import clamped, pair
 from trunkline_server.traces.filters import Conditions
 
 _TIME = "fromUnixTimestamp64Micro({{{}:Int64}}, 'UTC')"
@@ -57,11 +57,9 @@ class Statement:
                 found.append(test.format(self.put(list(value) if name == "words" else value, kind)))
         if which.failed is not None:
             found.append(_FAILED[which.failed])
-        for key, value in which.labels.items():
-            label = self.put(value, "String")
-            # A missing key has the empty value, and the second test has an index.
-            found += [f"mapContains(labels, {self.put(key, 'String')})", f"has(mapValues(labels), {label})"]
-            found.append(f"labels[{self.put(key, 'String')}] = {label}")
+        if which.labels:
+            pairs = [pair(*label) for label in which.labels.items()]
+            found.append(f"hasAll(label_pairs, {self.put(pairs, 'Array(String)')})")
         return found
 
     def beyond(self, position: Position | None, *, oldest_first: bool) -> list[str]:

@@ -40,6 +40,7 @@ COLUMNS: Mapping[str, str] = {
     "cost_nano_usd": "Nullable(Int64)",
     "otel_trace_id": "String",
     "labels": "Map(LowCardinality(String), String)",
+    "label_pairs": "Array(String)",
     "basic": "String",
     "payload": "String",
 }
@@ -65,7 +66,7 @@ def create(options: Options) -> str:
     indexes = [
         "INDEX by_id id TYPE bloom_filter(0.001) GRANULARITY 1",
         "INDEX by_word error_words TYPE bloom_filter(0.01) GRANULARITY 1",
-        "INDEX by_label mapValues(labels) TYPE bloom_filter(0.01) GRANULARITY 1",
+        "INDEX by_label label_pairs TYPE bloom_filter(0.01) GRANULARITY 1",
     ]
     return (
         f"CREATE TABLE IF NOT EXISTS {table(options)} ({', '.join([*columns, *indexes])}) "
@@ -81,9 +82,14 @@ def values(record: Record) -> tuple[Any, ...]:
         found.caller, found.request_id, found.provider, found.model, found.asked_model, found.code, found.reason,
         found.error, sorted(set(words(found.error))) if found.failed else [], found.streamed, found.cancelled,
         found.capture, min(found.attempts, 65_535), found.input_tokens, found.output_tokens, found.usage_source,
-        found.cost_nano_usd, found.otel_trace_id, dict(found.labels), basic(record.payload).SerializeToString(),
-        record.payload,
+        found.cost_nano_usd, found.otel_trace_id, dict(found.labels),
+        [pair(*label) for label in found.labels.items()], basic(record.payload).SerializeToString(), record.payload,
     )  # fmt: skip
+
+
+def pair(key: str, value: str) -> str:
+    """A label as it is looked for, which takes a third of the time that looking into the map does."""
+    return f"{len(key)}:{key}={value}"
 
 
 def clamped(unix_us: int) -> int:
