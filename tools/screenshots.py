@@ -5,22 +5,21 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from playwright.async_api import Browser, async_playwright
 from tools.browser import launched
 from tools.page_records import records
 
-from trunkline.v1alpha import trace_pb2
 from trunkline_server.access import Callers
 from trunkline_server.page import Page
 from trunkline_server.traces import open_backend
 from trunkline_server.traces.base import Record
 from trunkline_server.traces.following import Feed
 from trunkline_server.traces.readers import Readers, trace_id_of
+from trunkline_server.traces.tail import follow
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs/images"
 COUNT = 900
@@ -33,15 +32,6 @@ PICTURES = {
 }
 
 
-@asynccontextmanager
-async def _silent() -> AsyncIterator[AsyncIterator[trace_pb2.Trace]]:
-    async def nothing() -> AsyncIterator[trace_pb2.Trace]:
-        await asyncio.Event().wait()
-        yield trace_pb2.Trace()  # never reached, but makes it a generator
-
-    yield nothing()
-
-
 async def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         backend = open_backend("sqlite:", Path(folder))
@@ -50,7 +40,7 @@ async def main() -> None:
         made = list(records(COUNT, datetime.now(UTC)))
         await sink.open()
         await sink.write([Record(trace_id_of(trace), trace, trace.SerializeToString()) for trace in made])
-        page = Page(Readers([("sqlite", reader)]), Feed(_silent), Callers({}))
+        page = Page(Readers([("sqlite", reader)]), Feed(partial(follow, Path(folder, "nobody"))), Callers({}))
         address = await page.start("127.0.0.1", 0)
         try:
             async with async_playwright() as playwright, launched(playwright) as browser:

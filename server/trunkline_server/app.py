@@ -48,6 +48,7 @@ from trunkline_server.rpc.traces import TraceMethods
 from trunkline_server.telemetry import Metrics, Telemetry
 from trunkline_server.telemetry.logs import make_log
 from trunkline_server.traces.slots import Slot
+from trunkline_server.viewing import Viewing, open_page
 
 LOCAL = "local"
 
@@ -148,7 +149,7 @@ def build(
     embeddings = EmbeddingMethods(Embedder(engine), admission.server, runs)
     pipeline = PipelineMethods((completions, embeddings), running)
     services: list[Service] = [completions, embeddings, ModelMethods(catalog), pipeline]
-    if recording.feed is not None:
+    if recording.feed is not None and recording.readers:
         services.append(TraceMethods(recording.readers, recording.feed, callers))
     server = Server(
         services,
@@ -173,11 +174,7 @@ def provider_settings(settings: Settings, environ: Mapping[str, str]) -> dict[st
 
 def callers_of(settings: Settings) -> Callers:
     """Who may call, and who of them is an operator."""
-    return Callers(
-        {c.name: c.api_key.get_secret_value() for c in settings.callers if c.api_key},
-        operators=(*settings.operators, *(c.name for c in settings.callers if c.operator)),
-        certificates=settings.tls is not None and settings.tls.client_ca_file is not None,
-    )
+    return Callers(settings.caller_keys, operators=settings.operator_names, certificates=settings.by_certificate)
 
 
 def secrets_of(settings: Settings, environ: Mapping[str, str], local: Endpoint | None = None) -> list[str]:
@@ -197,6 +194,13 @@ def spool(
     kinds = {name: asked.kind or name for name, asked in provider_settings(settings, environ).items()}
     log = make_log(form=settings.log.format, level=settings.log.level)
     return open_spool(settings, environ, secrets_of(settings, environ, local), kinds, log, stderr=stderr)
+
+
+def page(
+    settings: Settings, environ: Mapping[str, str], local: Endpoint | None = None, slot: Slot | None = None
+) -> Viewing | None:
+    """The page of calls, one for all processes of the server. None if there is none. Raises ConfigError."""
+    return open_page(settings, environ, secrets_of(settings, environ, local), slot)
 
 
 def _key_of(name: str, provider: ProviderSettings, environ: Mapping[str, str]) -> str:

@@ -14,7 +14,15 @@ import typer
 
 from trunkline_server import __version__, demonstration, workers
 from trunkline_server import app as composition
-from trunkline_server.config import ConfigError, LogSettings, ProviderSettings, Settings, load, split_address
+from trunkline_server.config import (
+    ConfigError,
+    LogSettings,
+    PageSettings,
+    ProviderSettings,
+    Settings,
+    load,
+    split_address,
+)
 from trunkline_server.embedded import Embedded, Unavailable, find
 from trunkline_server.supervisor import Supervisor
 
@@ -70,12 +78,26 @@ def run(config: ConfigOption = None, listen: ListenOption = None, port: PortOpti
     if not workers.is_free(settings.listen):
         typer.echo(workers.bind_help(settings), err=True)
         sys.exit(2)
+    if "page" not in settings.model_fields_set and settings.traces.backends:
+        settings = settings.model_copy(update={"page": _first_page()})
+    page = f"http://{settings.page.host}:{settings.page.port}/" if settings.page is not None else ""
     host, chosen = split_address(settings.listen)
     embedded = _embedded(settings)
     if embedded is None or not chosen:
+        if page:
+            typer.echo(f"The calls and their cost: {page}")
         sys.exit(_serve(settings, embedded))
     model = f"local/{embedded.endpoint.model}"
-    sys.exit(demonstration.beside(host, chosen, model, lambda: _serve(settings, embedded)))
+    sys.exit(demonstration.beside(host, chosen, model, lambda: _serve(settings, embedded), page=page))
+
+
+def _first_page() -> PageSettings:
+    """A page on the usual port, or on a free one if that is taken."""
+    page = PageSettings()
+    if workers.is_free(f"{page.host}:{page.port}"):
+        return page
+    with workers.reserve(f"{page.host}:0") as free:
+        return PageSettings(port=free.getsockname()[1])
 
 
 @app.command("check-config")

@@ -15,13 +15,15 @@ PROMPT = "Write one friendly sentence that welcomes a developer to a new tool."
 _START, _ANSWER = 60.0, 120.0
 
 
-def beside(host: str, port: int, model: str, serve: Callable[[], int]) -> int:
-    """Serves, meanwhile asks `model` once over gRPC and prints the answer as it streams. Returns serve's exit code."""
-    threading.Thread(target=_show, args=(host, port, model), name="demonstration", daemon=True).start()
+def beside(host: str, port: int, model: str, serve: Callable[[], int], *, page: str = "") -> int:
+    """Serves, meanwhile asks `model` once over gRPC and prints the answer as it streams. Returns serve's exit code.
+    `page`: where a browser can look at calls.
+    """
+    threading.Thread(target=_show, args=(host, port, model, page), name="demonstration", daemon=True).start()
     return serve()
 
 
-def _show(host: str, port: int, model: str) -> None:
+def _show(host: str, port: int, model: str, page: str) -> None:
     if not _taking_connections(host, port):
         return
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -38,6 +40,8 @@ def _show(host: str, port: int, model: str) -> None:
         return
     _say(f"\ntrunkline serves on {address}; that answer was streamed over gRPC by {model}. Ctrl-C stops it.")
     _say(f"Next: .venv/bin/trunkline --address {address} chat --model {model}")
+    if page:
+        _say(f"The calls, this one too, and what they cost: {page}")
 
 
 def _say(line: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing.connection
 import os
 import signal
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,12 +17,11 @@ from types import FrameType
 import prometheus_client
 from prometheus_client import multiprocess
 
-from trunkline_server import app as composition
 from trunkline_server.config import ConfigError, Settings, split_address
 from trunkline_server.embedded import Endpoint
 from trunkline_server.telemetry.logs import make_log
 from trunkline_server.traces.slots import Slot
-from trunkline_server.workers import Watch, bind_help, expose, reserve, work
+from trunkline_server.workers import Beside, bind_help, expose, reserve, work
 
 #: A worker that dies sooner than this after its start is not replaced at once, but with growing delay.
 HEALTHY_AFTER = 10.0
@@ -80,27 +80,26 @@ class Supervisor:
             reserved = reserve(self._settings.listen)
         except OSError as error:
             raise ConfigError(bind_help(self._settings, error)) from None
-        spool = composition.spool(self._settings, self._environ, self._local)
-        self._slot = spool.slot if spool is not None else None
-        watch = Watch(spool, self._settings) if spool is not None else None
+        with reserved, Beside(self._settings, self._environ, self._local) as beside:
+            return self._run(reserved, beside)
+
+    def _run(self, reserved: socket.socket, beside: Beside) -> int:
+        self._slot = beside.slot
         for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
             signal.signal(name, self._asked)
         # Port 0 is one port for all workers.
         self._settings = _at(self._settings, reserved.getsockname()[1])
-        with reserved, tempfile.TemporaryDirectory(prefix="trunkline-metrics-") as self._metrics_dir:
+        with tempfile.TemporaryDirectory(prefix="trunkline-metrics-") as self._metrics_dir:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = self._metrics_dir
             registry = prometheus_client.CollectorRegistry()
             multiprocess.MultiProcessCollector(registry, path=self._metrics_dir)  # type: ignore[no-untyped-call]
             exposition = expose(self._settings, registry)
             for index in range(self._settings.workers):
                 self._workers[index] = self._started(index)
-            if watch is not None:
-                watch.start()
+            beside.start()
             try:
                 return self._watch()
             finally:
-                if watch is not None:
-                    watch.close()
                 if exposition is not None:
                     exposition[0].shutdown()
 

@@ -11,30 +11,23 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Self
 
 import prometheus_client
 
 from trunkline_server import app as composition
+from trunkline_server.child import Child
 from trunkline_server.config import ConfigError, Settings, split_address
 from trunkline_server.embedded import Endpoint
 from trunkline_server.observation import make_metrics
-from trunkline_server.recording import Spool
 from trunkline_server.telemetry.logs import make_log
 from trunkline_server.traces.slots import Slot
 
 
 def run_one(settings: Settings, environ: Mapping[str, str], local: Endpoint | None) -> int:
     """Serves in this process until it is told to stop. Returns the exit code. Raises ConfigError."""
-    spool = composition.spool(settings, environ, local)
-    slot = spool.slot if spool is not None else None
-    if spool is None:
-        return run_loop(_serve(settings, environ, local))
-    watch = Watch(spool, settings)
-    try:
-        return run_loop(_serve(settings, environ, local, slot=slot, serving=watch.start))
-    finally:
-        watch.close()
+    with Beside(settings, environ, local) as beside:
+        return run_loop(_serve(settings, environ, local, slot=beside.slot, serving=beside.start))
 
 
 def run_loop(main: Any) -> int:
@@ -82,38 +75,60 @@ def bind_help(settings: Settings, error: OSError | None = None) -> str:
     )
 
 
-class Watch:
-    """Starts the delivery of traces beside a server, in a thread, and again when it ends by itself."""
+class Beside:
+    """What runs beside a server: the delivery of traces and the page. Looked after by a thread of its own."""
 
-    def __init__(self, spool: Spool, settings: Settings) -> None:
-        self._spool = spool
+    def __init__(self, settings: Settings, environ: Mapping[str, str], local: Endpoint | None) -> None:
+        """Starts nothing yet. Raises ConfigError."""
         self._log = make_log(form=settings.log.format, level=settings.log.level)
+        self._spool = composition.spool(settings, environ, local)
+        self.slot = self._spool.slot if self._spool is not None else None
+        try:
+            self._page = composition.page(settings, environ, local, self.slot)
+        except ConfigError:
+            if self._spool is not None:
+                self._spool.close()
+            raise
+        self._children: dict[str, Child] = {}
+        if self._spool is not None:
+            self._children["delivery of traces"] = self._spool.delivery
+        if self._page is not None:
+            self._children["page"] = self._page.process
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="trunkline-delivery", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="trunkline-beside", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
+    def __enter__(self) -> Self:
+        return self
 
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Waits, within bounds, until what was recorded is delivered."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join()
-        if not self._spool.close():
+        if self._page is not None:
+            self._page.close()
+        if self._spool is not None and not self._spool.close():
             self._log.warning("traces wait on disk: the server ends before backends took them all")
 
+    def start(self) -> None:
+        if self._page is not None:
+            self._log.info("page", address=self._page.address)
+        if self._children:
+            self._thread.start()
+
     def _run(self) -> None:
-        begun = False
+        waiting = dict(self._children)
         while not self._stop.is_set():
-            try:
-                if not begun:
-                    self._spool.delivery.start()
-                    begun = True
-                code = self._spool.delivery.ended()
-                if code is not None:
-                    self._log.error("delivery of traces ended", exitcode=code)
-            except OSError as error:
-                self._log.error("delivery of traces cannot be started", error=error.strerror)
+            for name, child in self._children.items():
+                try:
+                    if name in waiting:
+                        child.start()
+                        del waiting[name]
+                    code = child.ended()
+                    if code is not None:
+                        self._log.error(f"{name} ended", exitcode=code)
+                except OSError as error:
+                    self._log.error(f"{name} cannot be started", error=error.strerror)
             self._stop.wait(0.5)
 
 

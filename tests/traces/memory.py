@@ -120,43 +120,55 @@ class Memory:
         self.down = BackendUnavailable("it is gone")
 
 
+class Flow:
+    """What one reader of a feed gets."""
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self.queue: asyncio.Queue[trace_pb2.Trace | None] = asyncio.Queue()
+
+    async def __aiter__(self) -> AsyncIterator[trace_pb2.Trace]:
+        while (got := await self.queue.get()) is not None:
+            yield got
+
+
 class Ended:
     """A feed: what it is told of, its readers get."""
 
     def __init__(self) -> None:
         self.down = False
         self.opened = 0
-        self._queues: set[asyncio.Queue[trace_pb2.Trace | None]] = set()
+        self._flows: set[Flow] = set()
 
     @asynccontextmanager
-    async def source(self) -> AsyncIterator[AsyncIterator[trace_pb2.Trace]]:
+    async def source(self) -> AsyncIterator[Flow]:
         if self.down:
             raise BackendUnavailable("nobody listens")
         self.opened += 1
-        queue: asyncio.Queue[trace_pb2.Trace | None] = asyncio.Queue()
-        self._queues.add(queue)
-
-        async def each() -> AsyncIterator[trace_pb2.Trace]:
-            while (got := await queue.get()) is not None:
-                yield got
-
+        flow = Flow()
+        self._flows.add(flow)
         try:
-            yield each()
+            yield flow
         finally:
-            self._queues.discard(queue)
+            self._flows.discard(flow)
 
     @property
     def followed(self) -> int:
-        return len(self._queues)
+        return len(self._flows)
 
     def tell(self, *traces: trace_pb2.Trace) -> None:
-        for queue in self._queues:
+        for flow in self._flows:
             for one in traces:
-                queue.put_nowait(one)
+                flow.queue.put_nowait(one)
 
     def cut(self) -> None:
-        for queue in self._queues:
-            queue.put_nowait(None)
+        for flow in self._flows:
+            flow.queue.put_nowait(None)
+
+    def lose(self, count: int) -> None:
+        """As if so many had come too fast."""
+        for flow in self._flows:
+            flow.dropped += count
 
 
 @dataclass

@@ -80,6 +80,21 @@ async def test_a_slow_reader_loses_records_is_told_how_many_and_slows_nobody(mon
     assert names([one.trace for one in got]) == sorted(names([one.trace for one in got]))
 
 
+async def test_what_was_lost_on_the_way_here_is_counted_too() -> None:
+    ended = Ended()
+    async with reading({"sqlite": Memory()}, ended) as server:
+        tail = server.traces.TailTraces(pb.TailTracesRequest())
+        await tail.read()
+        ended.tell(trace(1))
+        before = await next_trace(tail)
+        ended.lose(3)
+        ended.tell(trace(2))
+        after = await next_trace(tail)
+        tail.cancel()
+
+    assert (before.dropped, after.dropped) == (0, 3)
+
+
 async def test_a_feed_that_breaks_is_opened_again() -> None:
     ended = Ended()
     async with reading({"sqlite": Memory()}, ended) as server:

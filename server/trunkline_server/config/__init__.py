@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -229,6 +229,18 @@ class OtelSettings(Strict):
     propagate: bool = False
 
 
+class PageSettings(Strict):
+    """A page to look at the records of calls in a browser: with a key those of its caller, with an operator's all."""
+
+    #: Address to listen on; as the server's own port, with the certificate of `tls`.
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    #: Port to listen on.
+    port: Annotated[int, Field(ge=0, le=65_535)] = 50_080
+    #: Host names by which it is reached, beside localhost and addresses; a browser that asks for another one gets no
+    #: answer.
+    names: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")], ...] = ()
+
+
 class LogSettings(Strict):
     """Logs on standard error."""
 
@@ -396,6 +408,8 @@ class Settings(BaseSettings):
     #: Where the server keeps what outlives it: the spool of records, and the records of `sqlite:`. Default:
     #: `$XDG_STATE_HOME/trunkline`, or `~/.local/state/trunkline`.
     state_dir: Path | None = None
+    #: Absent: no page to look at the records of calls.
+    page: PageSettings | None = None
     #: The records of calls.
     traces: Annotated[TraceSettings, NoDecode, BeforeValidator(_traces)] = TraceSettings()
     #: Callers may ask for the provider's own bodies.
@@ -415,20 +429,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Settings:
-        mistakes: list[str] = []
-        host, port = split_address(self.listen)
-        if port is None:
-            mistakes.append(f"listen: {self.listen!r} is not HOST:PORT, e.g. 127.0.0.1:50051")
-        protected = bool(self.callers) or (self.tls is not None and self.tls.client_ca_file is not None)
-        if port is not None and not protected and not is_loopback(host):
-            mistakes.append(
-                f"listen: {self.listen} can be reached from other machines, and no callers are configured; add "
-                "`callers`, require client certificates with tls.client_ca_file, or listen on 127.0.0.1"
-            )
-        if self.operators and self.callers:
-            mistakes.append("operators: callers are known by their keys; write `operator: true` at those in `callers`")
-        elif self.operators and not protected:
-            mistakes.append("operators: nobody is known by name; require client certificates with tls.client_ca_file")
+        mistakes = list(self._access_mistakes())
         names = [caller.name for caller in self.callers]
         mistakes.extend(f"callers: {n!r} is there twice" for n in sorted({n for n in names if names.count(n) > 1}))
         known = set(self.providers or ()) | ({"local"} if self.local.enabled else set())
@@ -444,6 +445,42 @@ class Settings(BaseSettings):
         if mistakes:
             raise ValueError("\n".join(mistakes))
         return self
+
+    def _access_mistakes(self) -> Iterator[str]:
+        """About who can reach what, and who may see whose records."""
+        host, port = split_address(self.listen)
+        if port is None:
+            yield f"listen: {self.listen!r} is not HOST:PORT, e.g. 127.0.0.1:50051"
+        protected = bool(self.callers) or self.by_certificate
+        reached = {"listen": (host, self.listen)} if port is not None else {}
+        if self.page is not None:
+            reached["page.host"] = (self.page.host, self.page.host)
+            if not self.traces.backends:
+                yield "page: calls are not recorded, so there is nothing to show; set `traces`, or leave it out"
+        for setting, (name, shown) in reached.items():
+            if not protected and not is_loopback(name):
+                yield (
+                    f"{setting}: {shown} can be reached from other machines, and no callers are configured; add "
+                    "`callers`, require client certificates with tls.client_ca_file, or listen on 127.0.0.1"
+                )
+        if self.operators and self.callers:
+            yield "operators: callers are known by their keys; write `operator: true` at those in `callers`"
+        elif self.operators and not protected:
+            yield "operators: nobody is known by name; require client certificates with tls.client_ca_file"
+
+    @property
+    def caller_keys(self) -> dict[str, str]:
+        """Caller to key."""
+        return {caller.name: caller.api_key.get_secret_value() for caller in self.callers if caller.api_key}
+
+    @property
+    def operator_names(self) -> tuple[str, ...]:
+        return (*self.operators, *(caller.name for caller in self.callers if caller.operator))
+
+    @property
+    def by_certificate(self) -> bool:
+        """Clients are known by certificates."""
+        return self.tls is not None and self.tls.client_ca_file is not None
 
 
 _NEVER_FORWARDED = frozenset(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Iterable
 from pathlib import Path
@@ -56,12 +57,20 @@ class Page:
         """Listens. Returns its address as a URL; raises OSError if it cannot."""
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port, ssl_context=self._tls).start()
-        bound = self._runner.addresses[0][1]
-        scheme = "http" if self._tls is None else "https"
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{bound}/"
+        return url_of(host, self._runner.addresses[0][1], secure=self._tls is not None)
+
+    async def serve(self, listening: socket.socket) -> None:
+        """Serves on a socket that is bound."""
+        await self._runner.setup()
+        await web.SockSite(self._runner, listening, ssl_context=self._tls).start()
 
     async def aclose(self) -> None:
         await self._runner.cleanup()
+
+
+def url_of(host: str, port: int, *, secure: bool) -> str:
+    """Where the page is."""
+    return f"{'https' if secure else 'http'}://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 def tls_context(cert_file: str, key_file: str, client_ca_file: str | None) -> ssl.SSLContext:

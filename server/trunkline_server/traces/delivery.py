@@ -2,84 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
-from contextlib import suppress
 from typing import IO
 
+from trunkline_server.child import Child
 from trunkline_server.traces.plan import Plan, encode
 
-#: A process that ends sooner than this after its start is started again after a delay, which grows to LONGEST.
-HEALTHY, LONGEST = 10.0, 30.0
 
-
-class Delivery:
-    """Started, looked after, and stopped by one thread at a time."""
+class Delivery(Child):
+    """Delivers until it is stopped; what is there when it is, it delivers first."""
 
     def __init__(self, plan: Plan, *, stderr: IO[bytes] | None = None) -> None:
-        """`stderr`: where its log goes; the server's own by default."""
-        self._plan = plan
-        self._stderr = stderr
-        self._process: subprocess.Popen[bytes] | None = None
-        self._began = 0.0
-        self._failures = 0
-
-    @property
-    def pid(self) -> int | None:
-        return None if self._process is None else self._process.pid
-
-    def start(self) -> None:
-        """Takes some milliseconds. Raises OSError."""
-        # Not by `multiprocessing`, which would load all that the server has loaded. -P: nothing of the folder that the
-        # server was started in.
-        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
-        self._process = subprocess.Popen(  # noqa: S603  # ours
-            [sys.executable, *flags, "-P", "-m", f"{__package__}.process"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=self._stderr,
-        )
-        self._began = time.monotonic()
-        if self._process.stdin is not None:
-            with suppress(OSError):  # it is gone already, which `restarted` sees
-                self._process.stdin.write(encode(self._plan))
-                self._process.stdin.flush()
-
-    def ended(self) -> int | None:
-        """The exit code of a process that has ended, which is then started again in its time; None if all is well."""
-        process = self._process
-        if process is None or process.poll() is None:
-            return None
-        lasted = time.monotonic() - self._began
-        delay = min(LONGEST, 0.1 * 2**self._failures) if self._failures else 0.0
-        if lasted < delay:
-            return None
-        self._failures = 0 if lasted > HEALTHY else self._failures + 1
-        code = process.returncode
-        self._close()
-        self.start()
-        return code
-
-    def stop(self, patience: float) -> bool:
-        """Lets it deliver what is there, and ends it after so many seconds. False if it had to be ended."""
-        process = self._process
-        if process is None:
-            return True
-        if process.stdin is not None:
-            with suppress(OSError):
-                process.stdin.close()
-        try:
-            process.wait(patience)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            return False
-        finally:
-            self._process = None
-        return process.returncode == 0
-
-    def _close(self) -> None:
-        if self._process is not None and self._process.stdin is not None:
-            with suppress(OSError):
-                self._process.stdin.close()
+        super().__init__(f"{__package__}.process", encode(plan), stderr=stderr)

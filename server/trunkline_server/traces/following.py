@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from trunkline.v1alpha import trace_pb2
 from trunkline_server.errors import StoreUnavailable
@@ -15,8 +15,18 @@ from trunkline_server.traces.matching import without_content
 
 Trace: TypeAlias = trace_pb2.Trace
 
-#: Opens the feed: connected once entered, or BackendUnavailable; what it gives ends when the connection breaks.
-Source: TypeAlias = Callable[[], AbstractAsyncContextManager[AsyncIterator[Trace]]]
+
+class Told(Protocol):
+    """Records as they come, until the connection breaks."""
+
+    #: Lost on the way here so far.
+    dropped: int
+
+    def __aiter__(self) -> AsyncIterator[Trace]: ...
+
+
+#: Opens the feed: connected once entered, or BackendUnavailable.
+Source: TypeAlias = Callable[[], AbstractAsyncContextManager[Told]]
 
 #: What waits for a follower at most; what comes after that is dropped.
 QUEUE_RECORDS, QUEUE_BYTES = 512, 8 * 1024 * 1024
@@ -34,7 +44,7 @@ class Follower:
     def __init__(self, wanted: Callable[[Trace], bool], *, full: bool) -> None:
         self._wanted = wanted
         self.full = full
-        #: Records lost so far because they were not taken in time.
+        #: Records lost so far because they were not taken in time, here or on the way here.
         self.dropped = 0
         self._waiting: deque[tuple[Trace, int]] = deque()
         self._bytes = 0
@@ -111,7 +121,12 @@ class Feed:
                 async with self._source() as traces:
                     self._open.set()
                     delay = _AGAIN_FIRST
+                    lost = 0
                     async for trace in traces:
+                        if traces.dropped > lost:
+                            for follower in self._followers:
+                                follower.dropped += traces.dropped - lost
+                            lost = traces.dropped
                         self._hand_out(trace)
             self._open.clear()
             await asyncio.sleep(delay)

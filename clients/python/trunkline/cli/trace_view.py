@@ -68,7 +68,8 @@ def _head(trace: Trace) -> RenderableType:
         *([f"  {figures.seconds(spent)}"] if spent is not None else []),
         *([f"  {figures.dollars(trace.usage.cost_nano_usd)}"] if trace.usage.HasField("cost_nano_usd") else []),
     )
-    asked = f" (asked for as {trace.asked_model})" if trace.asked_model not in ("", trace.model) else ""
+    usual = ("", trace.model, f"{trace.provider}/{trace.model}")
+    asked = f" (asked for as {trace.asked_model})" if trace.asked_model not in usual else ""
     facts = (
         ("began", figures.moment(trace).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + figures.moment(trace).strftime(" %z")),
         ("model", f"{trace.provider}/{trace.model}{asked}" if trace.model else trace.asked_model),
