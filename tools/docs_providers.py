@@ -35,6 +35,7 @@ FEATURES: Sequence[tuple[str, str]] = (
     ("cache marks", "prompt_cache"),
     ("token count", "token_count"),
     ("embeddings", "embeddings"),
+    ("goes on", "prefill"),
 )
 
 #: A model that nothing is known of.
@@ -144,7 +145,7 @@ def _features(kind: Kind) -> list[str]:
     capabilities = [kind.capabilities(model) for model in kind.models]
     return [
         code(kind.name),
-        *(_share(getattr(each, field) for each in capabilities) for _, field in FEATURES),
+        *(_share(bool(getattr(each, field)) for each in capabilities) for _, field in FEATURES),
         _share([isinstance(kind.dialect(UNKNOWN), ListingDialect)]),
     ]
 

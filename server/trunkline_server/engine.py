@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from google.protobuf.duration_pb2 import Duration
-
 from trunkline.v1 import completion_pb2, completion_service_pb2
-from trunkline_server import reading
+from trunkline_server import reading, streaming
 from trunkline_server.admission import Admission
-from trunkline_server.call import Attempt, Call, Cause
+from trunkline_server.answer import complete
+from trunkline_server.call import Call, Cause
 from trunkline_server.exchange import Prepared, exchange, prepare
-from trunkline_server.providers.assembly import Assembly, StreamEvent, timestamp
+from trunkline_server.providers.assembly import Assembly, StreamEvent
 from trunkline_server.providers.provider import Provider
-from trunkline_server.reading import Reading
-from trunkline_server.routing.attempts import Attempts, Try, Work
-from trunkline_server.routing.durations import seconds_of
+from trunkline_server.routing.attempts import Attempts, Try
 from trunkline_server.routing.table import Candidate, Route, Table
 
 MAX_RAW_BYTES = 1024 * 1024
@@ -54,9 +49,9 @@ class Engine:
             ready = prepare(call, candidate, spec, options, stream=False)
             return await _whole(call, ready, cause, include_raw=options.include_raw)
 
-        return await self.attempts(call, spec.model, options, spec.labels).run(attempt)
+        return await self.attempts(call, spec.model, options, spec.labels).run(attempt, hedged=options.hedge)
 
-    async def stream(
+    def stream(
         self, call: Call, spec: CompletionSpec, options: CallOptions, stream_options: StreamOptions
     ) -> AsyncGenerator[list[StreamEvent]]:
         """Batches of events that leave together, not numbered; the last one ends with `finished`. Raises GatewayError.
@@ -64,17 +59,7 @@ class Engine:
         The events before the provider's first are the caller's to make (`started`), so that a failure before then has
         sent nothing.
         """
-        attempts = self.attempts(call, spec.model, options, spec.labels, streamed=True)
-        answer = await attempts.run(_beginning(call, spec, options, stream_options))
-        include_completion = stream_options.include_completion
-        # A stream lasts. What it holds of the request, it holds as long: a prompt can have megabytes.
-        del attempts, spec, options, stream_options
-        async with aclosing(answer):
-            events, answer.first = answer.first, []
-            yield events
-            async for events in answer.rest:
-                yield events
-        yield [_finished(call, answer, include_completion)]
+        return streaming.events(call, self.attempts, spec, options, stream_options)
 
     async def aclose(self) -> None:
         for provider in self.providers.values():
@@ -103,81 +88,9 @@ async def _whole(call: Call, ready: Prepared, cause: Cause, *, include_raw: bool
             call.spend()
             call.first_token_at = assembly.first_token_at
     answer = assembly.completion()
-    _complete(call, answer, ready, attempt)
+    complete(call, answer, ready, attempt)
     if include_raw:
         answer.raw.content_type = reply.headers.get("content-type", "")
         answer.raw.body = reply.body[:MAX_RAW_BYTES]
         answer.raw.truncated = len(reply.body) > MAX_RAW_BYTES
     return answer
-
-
-def _beginning(call: Call, spec: CompletionSpec, options: CallOptions, stream_options: StreamOptions) -> Work[Reading]:
-    """One attempt at a stream, up to its first part."""
-
-    async def attempt(candidate: Candidate, cause: Cause) -> Reading:
-        ready = prepare(call, candidate, spec, options, stream=True)
-        assembly = Assembly(
-            candidate.target.origin,
-            candidate.target.model,
-            emits=True,
-            keep=stream_options.include_completion,
-            reasoning_argument=ready.reasoning_argument,
-            include_raw=options.include_raw,
-            price=candidate.cost,
-        )
-        return await reading.begin(call, ready, cause, assembly, window=seconds_of(stream_options.coalesce_window))
-
-    return attempt
-
-
-def _complete(call: Call, answer: completion_pb2.Completion, ready: Prepared, attempt: Attempt) -> None:
-    """Adds what the gateway knows to what the provider said."""
-    answer.id = call.id
-    answer.create_time.CopyFrom(timestamp(call.create_time))
-    answer.provider = ready.candidate.provider.name
-    answer.provider_request_id = attempt.request_id
-    answer.attempts = len(call.attempts)
-    answer.timing.CopyFrom(timing(call))
-    answer.warnings.extend(ready.notes.warnings())
-    answer.rate_limits.extend(attempt.rate_limits)
-
-
-def _finished(call: Call, answer: Reading, include_completion: bool) -> StreamEvent:
-    """The last event."""
-    assembly, attempt = answer.assembly, answer.attempt
-    event = StreamEvent()
-    finished = event.finished
-    usage = assembly.spent()
-    if usage is not None:
-        finished.usage.CopyFrom(usage)
-    finished.timing.CopyFrom(timing(call))
-    finished.warnings.extend(answer.ready.notes.warnings())
-    finished.attempts = len(call.attempts)
-    finished.provider_request_id = attempt.request_id
-    finished.service_tier = assembly.service_tier
-    finished.system_fingerprint = assembly.system_fingerprint
-    finished.rate_limits.extend(attempt.rate_limits)
-    if include_completion:
-        completion = assembly.completion()
-        _complete(call, completion, answer.ready, attempt)
-        completion.timing.CopyFrom(finished.timing)
-        finished.completion.CopyFrom(completion)
-    return event
-
-
-def timing(call: Call) -> completion_pb2.Timing:
-    now = time.monotonic()
-    made = completion_pb2.Timing()
-    _set(made.total, now - call.received)
-    if call.first_event_at is not None:
-        _set(made.time_to_first_event, call.first_event_at - call.received)
-    if call.method.startswith("Stream") and call.first_token_at is not None:
-        _set(made.time_to_first_token, call.first_token_at - call.received)
-    if call.queued:
-        _set(made.queued, call.queued)
-    return made
-
-
-def _set(duration: Duration, seconds: float) -> None:
-    nanos = max(0, int(seconds * 1e9))
-    duration.seconds, duration.nanos = divmod(nanos, 1_000_000_000)

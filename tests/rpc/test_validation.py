@@ -272,11 +272,7 @@ def test_the_ends_of_a_range_are_allowed(rest: str) -> None:
     [
         (f'spec {{ config: "configs/a" {USER} }}', ["spec.config"]),
         (f"spec {{ inline_config {{}} {USER} }}", ["spec.inline_config"]),
-        (f"{WELL} options {{ hedge: true }}", ["options.hedge"]),
-        (f"{WELL} options {{ after_first_token: AFTER_FIRST_TOKEN_RESTART }}",
-         ["options.after_first_token"]),
-        (f"{WELL} options {{ after_first_token: AFTER_FIRST_TOKEN_CONTINUE include_raw: true }}",
-         ["options.include_raw", "options.after_first_token"]),
+        (f"{WELL} options {{ include_raw: true }}", ["options.include_raw"]),
     ],
 )  # fmt: skip
 def test_what_this_server_does_not_do_is_no_fault_but_is_refused(request_text: str, fields: list[str]) -> None:
@@ -365,12 +361,12 @@ def test_all_faults_of_an_embedding_are_named() -> None:
 
 def test_counting_checks_the_spec_too() -> None:
     request = completion_service_pb2.CountTokensRequest()
-    text_format.Parse(f"spec {{ {USER} }} options {{ hedge: true timeout {{}} }}", request)
+    text_format.Parse(f"spec {{ {USER} }} options {{ include_raw: true timeout {{}} }}", request)
 
-    findings = validation.of_count(request)
+    findings = validation.of_count(request, False)
 
     assert [found.field for found in findings.invalid] == ["spec.model", "options.timeout"]
-    assert [found.field for found in findings.unsupported] == ["options.hedge"]
+    assert [found.field for found in findings.unsupported] == ["options.include_raw"]
 
 
 def test_cancel_and_get_need_a_name() -> None:
@@ -448,7 +444,7 @@ FREE = {
     "CompletionSpec": {"end_user_id", "extra_system_text", "store", "strict_tools"},
     "GenerationParams": {"logprobs", "parallel_tool_calls", "seed", "service_tier"},
     "EmbeddingSpec": {"end_user_id"},
-    "CallOptions": {"credential", "include_raw"},
+    "CallOptions": {"credential", "hedge", "include_raw"},
     "StreamOptions": {"include_completion", "resumable"},
 }
 #: Fields that are looked at together with others.

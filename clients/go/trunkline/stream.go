@@ -2,6 +2,7 @@ package trunkline
 
 import (
 	"context"
+	"errors"
 	"io"
 	"iter"
 
@@ -33,16 +34,25 @@ func (s *Stream) Events() iter.Seq2[*trunklinev1.StreamCompletionResponse, error
 	}
 }
 
+// errRestarted ends a text that cannot be read on: its reader has what is to be forgotten.
+var errRestarted = errors.New("the answer began again after text was given out; read the events to follow that")
+
 // Text reads the text of the first choice, piece by piece, and passes over all else. An error is the last thing it
-// yields. Leaving the loop early cancels the call.
+// yields, also where the answer begins again after text was given out (AFTER_FIRST_TOKEN_RESTART). Leaving the loop early
+// cancels the call.
 func (s *Stream) Text() iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
+		given := false
 		for event, err := range s.Events() {
 			text := ""
 			if err == nil {
 				text = s.collector.textOf(event)
+				if given && event.GetRestarted() != nil {
+					err = errRestarted
+				}
 			}
-			if (text != "" || err != nil) && !yield(text, err) {
+			given = given || text != ""
+			if (text != "" || err != nil) && (!yield(text, err) || err != nil) {
 				return
 			}
 		}

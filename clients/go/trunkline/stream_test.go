@@ -285,6 +285,23 @@ func TestARestartForgetsThePartsSoFar(t *testing.T) {
 	}
 }
 
+func TestATextThatWasGivenOutDoesNotBeginAgain(t *testing.T) {
+	restarted, again := &trunklinev1.CompletionRestarted{Attempt: 2}, &trunklinev1.AttemptStarted{Attempt: 2}
+	rest := []any{restarted, again, begin(0, 0, Text("Right")), end(0, 0), stop(0), &trunklinev1.CompletionFinished{}}
+	for first, want := range map[string]string{"Wrong": "Wrong", "": "Right"} {
+		g := &gateway{stream: say(nil, append([]any{started, attempt, begin(0, 0, Text(first))}, rest...)...)}
+
+		got, failed := "", error(nil)
+		for text, err := range g.connect(t).Stream(inTime(t), hello).Text() {
+			got, failed = got+text, err
+		}
+
+		if got != want || (failed == nil) != (first == "") {
+			t.Errorf("after %q: text %q, error %v", first, got, failed)
+		}
+	}
+}
+
 func TestTheWholeCompletionOfTheServerIsTakenAsItIs(t *testing.T) {
 	whole := answer("Whole.")
 	g := &gateway{stream: say(nil, started, attempt, begin(0, 0, Text("Whole.")), end(0, 0), stop(0),

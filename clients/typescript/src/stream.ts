@@ -39,13 +39,18 @@ export class CompletionStream implements AsyncIterable<StreamCompletionResponse>
 
   /** The text of the first choice as it arrives; reasoning and refusals are no part of it. */
   async *text(): AsyncGenerator<string, void, void> {
-    const parts = new Set<number>();
+    let parts = new Set<number>();
+    let given = false;
     for await (const { event } of this) {
       if (event.case === "restarted") {
+        parts = new Set();
+      }
+      if (event.case === "restarted" && given) {
         throw new TypeError("the answer began again after text was given out; read the events to follow that");
       }
       const piece = textOf(event, parts);
       if (piece !== "") {
+        given = true;
         yield piece;
       }
     }

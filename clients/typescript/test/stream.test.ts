@@ -337,6 +337,14 @@ test("text that begins again is an error, not a muddle", async () => {
   });
 });
 
+test("text that begins again before any was given out is text", async () => {
+  const restarted: EventInit = { case: "restarted", value: { attempt: 2 } };
+  const again = [...whole.slice(0, 2), restarted, ...whole.slice(1)];
+  await withGateway({ stream: () => numbered(again) }, async (gateway) => {
+    assert.deepEqual(await toArray(gateway.client().stream(prompt).text()), ["One", " two", " three."]);
+  });
+});
+
 test("leaving the text early cancels the call", async () => {
   async function* stream() {
     yield* numbered(whole.slice(0, 4));

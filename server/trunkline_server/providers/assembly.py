@@ -16,7 +16,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from trunkline.v1 import completion_pb2, completion_service_pb2, message_pb2
 from trunkline_server.errors import LLMConnectionError, LLMEmptyResponseError, LLMInvalidResponseError
-from trunkline_server.providers.open_part import MAX_PARTS, ContentPart, Part, clean
+from trunkline_server.providers.open_part import MAX_PARTS, ContentPart, ContinuedPart, Part, clean
+from trunkline_server.spending import total
 
 StreamEvent = completion_service_pb2.StreamCompletionResponse
 FinishReason = completion_pb2.FinishReason
@@ -72,6 +73,9 @@ class Assembly:
         self.spoke = False
         #: Has a part begun, or a choice ended?
         self.answering = False
+        #: What earlier attempts at the same answer spent.
+        self.before: completion_pb2.Usage | None = None
+        self._continued: Part | None = None
         #: Did the provider say that nothing follows? The end of its stream need not be waited for.
         self.ended = False
         self._clock = clock
@@ -85,6 +89,14 @@ class Assembly:
     def open(self, choice: int, key: Hashable, part: ContentPart) -> Part:
         """Begins a part that `key` names within its choice. A part that has the key already is ended first."""
         owner = self._choice(choice)
+        if self._continued is not None:
+            text, self._continued = self._continued, None
+            if part.WhichOneof("kind") == "text":
+                owner.keyed[key] = text
+                self.answering = True
+                text.text(part.text.text)
+                return text
+            text.close()
         before = owner.keyed.get(key)
         if before is not None:
             before.close()
@@ -170,6 +182,38 @@ class Assembly:
         if self.emits and self.include_raw:
             self._pending.append(["raw", name, data])
 
+    # -- another attempt ----------------------------------------------------------------------------------------------
+
+    def said(self) -> str | None:
+        """The text so far, where it is all that there is: one choice with one part that is open. Else None."""
+        parts = [part for choice in self._choices.values() for part in choice.parts]
+        if len(self._choices) != 1 or 0 not in self._choices or len(parts) != 1:
+            return None
+        [part] = parts
+        return part.so_far() if part.kind == "text" and part.is_open else None
+
+    def go_on(
+        self,
+        origin: str,
+        model: str,
+        price: Callable[[completion_pb2.Usage, str, str], None] | None,
+        *,
+        echo: str,
+        space: str,
+    ) -> None:
+        """Another attempt goes on with the text that there is (`said`): the first text that it opens is that one.
+
+        `echo` and `space` as in ContinuedPart.
+        """
+        self.before = self.summed()
+        self.origin, self.model, self._price = origin, model, price
+        self.response_id = self.service_tier = self.system_fingerprint = ""
+        self.usage = None
+        self.answering = self.ended = False
+        choice = self._choices[0]
+        choice.keyed.clear()
+        self._continued = choice.parts[0] = ContinuedPart.of(choice.parts[0], echo=echo, space=space)
+
     # -- state --------------------------------------------------------------------------------------------------------
 
     def spent(self) -> completion_pb2.Usage | None:
@@ -177,6 +221,11 @@ class Assembly:
         if self.usage is not None and self._price is not None:
             self._price(self.usage, self.model, self.service_tier)
         return self.usage
+
+    def summed(self) -> completion_pb2.Usage | None:
+        """What this attempt spent and those before it, as far as they reported it."""
+        spent = self.spent()
+        return spent if self.before is None else total((self.before, spent))
 
     @property
     def finish_reasons(self) -> Sequence[FinishReason.ValueType]:
@@ -252,7 +301,7 @@ class Assembly:
             choice.message.role = message_pb2.ROLE_ASSISTANT
             choice.message.parts.extend(part.build() for part in source.parts)
             choice.logprobs.extend(source.logprobs)
-        usage = self.spent()
+        usage = self.summed()
         if usage is not None:
             answer.usage.CopyFrom(usage)
         return answer
@@ -384,7 +433,9 @@ def _usage_event(assembly: Assembly, operation: list[object], made: list[StreamE
     event = StreamEvent()
     if operation[1] is assembly.usage:
         assembly.spent()
-    event.usage_updated.usage.CopyFrom(operation[1])  # type: ignore[arg-type]
+    usage: completion_pb2.Usage = operation[1]  # type: ignore[assignment]
+    summed = usage if assembly.before is None else total((assembly.before, usage))
+    event.usage_updated.usage.CopyFrom(summed or usage)
     made.append(event)
 
 

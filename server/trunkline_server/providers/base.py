@@ -81,6 +81,20 @@ class Notes:
 
 
 @dataclass(frozen=True, slots=True)
+class Prefill:
+    """How a model is asked to go on from the beginning of its answer, which is sent as the last message.
+
+    Without the white space at its end: some refuse that, and to others a word with a space before it is one token.
+    """
+
+    #: Members of that message, and of the body, beyond the usual ones.
+    message: Mapping[str, object] = field(default_factory=dict)
+    body: Mapping[str, object] = field(default_factory=dict)
+    #: The answer begins with what was sent.
+    echoes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a model at a provider can be asked for: data, by provider row and model pattern."""
 
@@ -102,6 +116,8 @@ class Capabilities:
     #: Most inputs of one embedding request; None: as many as the provider takes of any.
     embedding_batch: int | None = None
     token_count: bool = False
+    #: None: it cannot be asked to go on from the beginning of an answer.
+    prefill: Prefill | None = None
     #: Most tokens that the model generates, where known.
     max_output_tokens: int | None = None
     #: Differences of the wire that only the provider's dialect reads, e.g. {"max_tokens_field": "max_tokens"}.

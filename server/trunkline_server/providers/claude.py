@@ -14,7 +14,7 @@ from typing import Any
 
 from trunkline.v1 import generation_pb2 as pb
 from trunkline.v1 import message_pb2
-from trunkline_server.providers.base import Capabilities, Notes, Target
+from trunkline_server.providers.base import Capabilities, Notes, Prefill, Target
 from trunkline_server.providers.parameters import is_off, no_thoughts
 
 #: Levels of `output_config.effort`, least first.
@@ -45,6 +45,8 @@ class Model:
     forced_tools: bool = True
     #: Instructions may stand between the turns of a conversation.
     system_turns: bool = False
+    #: It goes on from the beginning of an answer; all newer models refuse a conversation that ends with their own turn.
+    prefill: bool = False
     #: Beta that `output_config.effort` needs.
     effort_beta: str = ""
 
@@ -64,15 +66,15 @@ _NO_XHIGH = ("low", "medium", "high", "max")
 _MODELS: tuple[tuple[re.Pattern[str], Model], ...] = tuple(
     (re.compile(pattern), model)
     for pattern, model in (
-        (r"claude-3-(opus|sonnet|haiku)", Model(4096, both_samplers=True, json_schema=False)),
-        (r"claude-3-5-(sonnet|haiku)", Model(8192, both_samplers=True, json_schema=False)),
-        (r"claude-3-7-sonnet", Model(64_000, _BUDGET, both_samplers=True, json_schema=False)),
-        (r"claude-(opus-4-1|4-1-opus)", Model(32_000, _BUDGET)),
+        (r"claude-3-(opus|sonnet|haiku)", Model(4096, prefill=True, both_samplers=True, json_schema=False)),
+        (r"claude-3-5-(sonnet|haiku)", Model(8192, prefill=True, both_samplers=True, json_schema=False)),
+        (r"claude-3-7-sonnet", Model(64_000, _BUDGET, prefill=True, both_samplers=True, json_schema=False)),
+        (r"claude-(opus-4-1|4-1-opus)", Model(32_000, _BUDGET, prefill=True)),
         (
             r"claude-(opus-4-5|4-5-opus)",
-            Model(64_000, _BUDGET, effort=("low", "medium", "high"), effort_beta="effort-2025-11-24"),
+            Model(64_000, _BUDGET, prefill=True, effort=("low", "medium", "high"), effort_beta="effort-2025-11-24"),
         ),
-        (r"claude-((sonnet|haiku)-4-5|4-5-(sonnet|haiku))", Model(64_000, _BUDGET)),
+        (r"claude-((sonnet|haiku)-4-5|4-5-(sonnet|haiku))", Model(64_000, _BUDGET, prefill=True)),
         (r"claude-((opus|sonnet)-4-6|4-6-(opus|sonnet))", Model(128_000, _EITHER, effort=_NO_XHIGH)),
         (r"claude-(opus-4-7|4-7-opus)", Model(128_000, _ADAPTIVE, _LEVELS, omits_thinking=True, sampling=False)),
         (
@@ -80,8 +82,8 @@ _MODELS: tuple[tuple[re.Pattern[str], Model], ...] = tuple(
             Model(128_000, _ADAPTIVE, _LEVELS, omits_thinking=True, sampling=False, system_turns=True),
         ),
         (r"claude-mythos-preview", Model(128_000, _ALWAYS, _NO_XHIGH, thinks_by_default=True, omits_thinking=True)),
-        (r"claude-(opus-4|4-opus)", Model(32_000, _BUDGET, both_samplers=True, json_schema=False)),
-        (r"claude-(sonnet-4|4-sonnet)", Model(64_000, _BUDGET, both_samplers=True, json_schema=False)),
+        (r"claude-(opus-4|4-opus)", Model(32_000, _BUDGET, prefill=True, both_samplers=True, json_schema=False)),
+        (r"claude-(sonnet-4|4-sonnet)", Model(64_000, _BUDGET, prefill=True, both_samplers=True, json_schema=False)),
         (
             r"claude-sonnet-5-5",
             Model(
@@ -137,6 +139,7 @@ def capabilities(name: str) -> Capabilities:
         prompt_cache=True,
         token_count=True,
         max_output_tokens=model.max_tokens,
+        prefill=Prefill() if model.prefill else None,
     )
 
 

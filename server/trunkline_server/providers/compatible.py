@@ -7,6 +7,7 @@ import dataclasses
 from trunkline.v1 import embedding_service_pb2
 from trunkline_server.providers import azure
 from trunkline_server.providers.azure import AzureRow
+from trunkline_server.providers.base import Prefill
 from trunkline_server.providers.chat import LOGPROBS, PENALTIES, SAMPLERS, THINK, TOOLS, can
 from trunkline_server.providers.dialects.openai_chat.quirks import KEY, Quirks
 from trunkline_server.providers.dialects.openai_responses import quirks as responses
@@ -22,6 +23,9 @@ from trunkline_server.providers.openai_models import (
 )
 from trunkline_server.providers.row import ModelRule, Row, Setting, Tongue
 from trunkline_server.providers.servers import SERVERS
+
+#: Kimi and Qwen go on from a message that is marked so.
+_PARTIAL = Prefill(message={"partial": True})
 
 _OPENAI = Quirks(
     max_tokens="max_completion_tokens",
@@ -126,6 +130,7 @@ ROWS: dict[str, Row] = {
                 include="include_reasoning",
                 participants=True,
             ),
+            prefill=Prefill(),
         ),
         # Qwen thinks or does not.
         models=(ModelRule(r"qwen/", quirks={"reasoning": "default", "efforts": {}}),),
@@ -222,6 +227,7 @@ ROWS: dict[str, Row] = {
             documents=True,
             audio=True,
             embeddings=True,
+            prefill=Prefill(message={"prefix": True}, echoes=True),
         ),
     ),
     "zai": Row(
@@ -247,6 +253,7 @@ ROWS: dict[str, Row] = {
         can(
             f"{PENALTIES} n {THINK}",
             Quirks(reasoning="thinking", reasoning_back="reasoning_content", video=True, participants=True),
+            prefill=_PARTIAL,
         ),
     ),
     "perplexity": Row(
@@ -304,6 +311,7 @@ ROWS: dict[str, Row] = {
             Quirks(reasoning="alibaba", reasoning_back="reasoning_content", video=True, user=""),
             audio=True,
             embeddings=True,
+            prefill=_PARTIAL,
         ),
     ),
     "minimax": Row(

@@ -166,6 +166,11 @@ class Part:
         if finished.HasField("reasoning"):
             call.reasoning = finished.reasoning
 
+    def so_far(self) -> str:
+        """The text that was passed on; only of a part that keeps it."""
+        text = clean("".join(self._texts or ()))
+        return text[:-1] if self._held else text
+
     def whole(self, text: str) -> str:
         """Prefixes what was held back of the text before, and holds back half a character at its end."""
         text = self._held + text
@@ -187,6 +192,57 @@ class Part:
     @property
     def held(self) -> str:
         return self._held
+
+
+class ContinuedPart(Part):
+    """A text that another attempt goes on with: what that attempt only says again is left out."""
+
+    __slots__ = ("_echo", "_seen", "_space")
+
+    _echo: str
+    _seen: str
+    _space: str
+
+    @classmethod
+    def of(cls, part: Part, *, echo: str, space: str) -> ContinuedPart:
+        """Takes the part's place. `echo`: what the answer begins with, if it does; `space`: white space that it was not
+        told of, and may begin with.
+        """
+        made = cls.__new__(cls)
+        for name in Part.__slots__:
+            if hasattr(part, name):
+                setattr(made, name, getattr(part, name))
+        # Half a character that waits for its other half waits in vain.
+        made._texts, made._held = [part.so_far()], ""
+        made._echo, made._space, made._seen = echo, space, ""
+        return made
+
+    def text(self, text: str) -> None:
+        if self._echo or self._space:
+            text = self._news(text)
+        Part.text(self, text)
+
+    def close(self) -> None:
+        if self._seen and self._open:
+            # It ended too soon to be an echo.
+            seen, self._seen, self._echo = self._seen, "", ""
+            Part.text(self, seen)
+        Part.close(self)
+
+    def _news(self, text: str) -> str:
+        """What of it was not said before."""
+        if self._echo:
+            text = self._seen + text
+            if len(text) < len(self._echo) and self._echo.startswith(text):
+                self._seen = text
+                return ""
+            text = text.removeprefix(self._echo)
+            self._echo = self._seen = ""
+        same = 0
+        while same < min(len(text), len(self._space)) and text[same] == self._space[same]:
+            same += 1
+        self._space = self._space[same:] if same == len(text) else ""
+        return text[same:]
 
 
 def clean(text: str) -> str:

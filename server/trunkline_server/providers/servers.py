@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from trunkline_server.providers.base import Prefill
 from trunkline_server.providers.chat import LOGPROBS, PENALTIES, SAMPLERS, THINK, TOOLS, can
 from trunkline_server.providers.dialects.openai_chat.quirks import Quirks
 from trunkline_server.providers.row import Row
+
+#: The last message is left open instead of being closed and a new one begun.
+_OPEN_ENDED = Prefill(body={"continue_final_message": True, "add_generation_prompt": False})
 
 SERVERS: dict[str, Row] = {
     "vllm": Row(
@@ -22,6 +26,7 @@ SERVERS: dict[str, Row] = {
             ),
             audio=True,
             embeddings=True,
+            prefill=_OPEN_ENDED,
         ),
     ),
     "sglang": Row(
@@ -38,6 +43,7 @@ SERVERS: dict[str, Row] = {
             ),
             audio=True,
             embeddings=True,
+            prefill=Prefill(body={"continue_final_message": True}),
         ),
     ),
     "llamacpp": Row(
@@ -54,6 +60,7 @@ SERVERS: dict[str, Row] = {
             ),
             audio=True,
             embeddings=True,
+            prefill=Prefill(),
         ),
     ),
     "lmstudio": Row(

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from random import Random
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 from trunkline_server.call import Attempt, Call, Cause
 from trunkline_server.errors import GatewayError, GatewayOverloaded, LLMError, NextTarget, UnsupportedParameter
@@ -21,6 +21,8 @@ from trunkline_server.routing.table import Candidate, Route
 
 T = TypeVar("T")
 
+#: Shortest wait, by a target's own times, before a second one is tried beside it.
+LEAST_PATIENCE = 0.05
 #: Longest wait for a provider's Retry-After where no deadline bounds it, in seconds.
 PATIENCE = 60.0
 
@@ -33,10 +35,27 @@ Work = Callable[[Candidate, Cause], Awaitable[T]]
 _random = Random()  # noqa: S311  # spreads load, guards nothing
 
 
+def _any(_: Candidate) -> bool:
+    return True
+
+
 class Attempts:
     """The attempts of one call."""
 
-    __slots__ = ("_back", "_choose", "_error", "_failed", "_left", "call", "made", "random", "route", "streamed")
+    __slots__ = (
+        "_at",
+        "_back",
+        "_choose",
+        "_error",
+        "_failed",
+        "_left",
+        "call",
+        "fits",
+        "made",
+        "random",
+        "route",
+        "streamed",
+    )
 
     def __init__(
         self, call: Call, route: Route, *, streamed: bool, label: str | None = None, random: Random = _random
@@ -57,25 +76,40 @@ class Attempts:
         self._failed: dict[Candidate, float] = {}
         #: What the caller is told if nothing helps.
         self._error: GatewayError | None = None
+        #: The target that is tried, or that failed.
+        self._at: Candidate
+        #: May a target be tried at all?
+        self.fits: Callable[[Candidate], bool] = _any
 
-    async def run(self, work: Work[T]) -> T:
-        """What `work` returns for the first target that it succeeds with. Raises the last target's error."""
+    async def run(
+        self, work: Work[T], *, hedged: bool = False, discard: Callable[[T], Awaitable[None]] | None = None
+    ) -> T:
+        """What `work` returns for the first target that it succeeds with. Raises the last target's error.
+
+        `hedged`: a second target is tried beside a slow first one. `discard`: closes what comes too late.
+        """
         candidate, cause = self.first(), Cause.FIRST
+        while True:
+            self._at = candidate
+            try:
+                if hedged and self._left is not None and cause is Cause.FIRST:
+                    return await self._hedged(work, candidate, discard)
+                return await work(candidate, cause)
+            except (LLMError, *NOBODY_ASKED) as error:
+                candidate, cause = await self.after(self._at, error)
+
+    async def take_over(
+        self, work: Work[T], failed: Candidate, error: GatewayError, cause: Cause, *, anywhere: bool = False
+    ) -> T:
+        """As `run`, after a target failed whose answer had begun. `anywhere`: what a target says of its attempt to go
+        on keeps no other from trying.
+        """
+        candidate, _ = await self.after(failed, error)
         while True:
             try:
                 return await work(candidate, cause)
-            except (LLMError, *NOBODY_ASKED) as error:
-                candidate, cause = await self.after(candidate, error)
-
-    async def go_on(self, work: Work[T], failed: Candidate, error: LLMError, cause: Cause) -> T:
-        """As `run`, after a target failed whose answer had begun: for the reason `cause`."""
-        told: GatewayError = error
-        while True:
-            failed, _ = await self.after(failed, told)
-            try:
-                return await work(failed, cause)
             except (LLMError, *NOBODY_ASKED) as again:
-                told = again
+                candidate, _ = await self.after(candidate, again, anywhere=anywhere)
 
     def first(self) -> Candidate:
         """The target to begin with. A route's last target is tried however it fares."""
@@ -88,24 +122,18 @@ class Attempts:
             self._back = _readmitted(self.route, now)
         return self._chosen(self._left, now) or min(candidates, key=lambda one: one.health.breaker.until)
 
-    async def after(self, candidate: Candidate, error: GatewayError) -> tuple[Candidate, Cause]:
-        """The target to try after this one failed so, once it is time. Raises the error if there is none."""
+    async def after(
+        self, candidate: Candidate, error: GatewayError, *, anywhere: bool = False
+    ) -> tuple[Candidate, Cause]:
+        """The target to try after this one failed so, once it is time. Raises the error if there is none.
+
+        `anywhere`: whatever the error is, another target may do better.
+        """
         now = time.monotonic()
-        if self._left is not None and candidate in self._left:
-            self._left.remove(candidate)
-        if isinstance(error, LLMError):
-            self.made += 1
-            self._error = error
-            if error.same_target:
-                self._failed[candidate] = now + (error.retry_after or 0.0)
-            else:
-                self._failed.pop(candidate, None)
-        elif self._error is None:
-            self._error = error
-        told = self._error
+        told = self._note(candidate, error, now)
         if self.made >= self.route.retry.max_attempts:
             raise self._spent(told)
-        other = self._other(candidate, told, now)
+        other = self._other(candidate, told, now, anywhere=anywhere)
         if other is not None:
             if self.made:
                 # There is another target, which is well: it is tried whether or not the budget has anything left.
@@ -122,18 +150,31 @@ class Attempts:
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
-    def _spent(self, error: GatewayError | None) -> GatewayError:
+    def _note(self, candidate: Candidate, error: GatewayError, now: float) -> GatewayError:
+        """A target failed. Returns what the caller is told if nothing helps."""
+        if self._left is not None and candidate in self._left:
+            self._left.remove(candidate)
+        if isinstance(error, LLMError):
+            self.made += 1
+            self._error = error
+            self._failed.pop(candidate, None)
+            if error.same_target:
+                self._failed[candidate] = now + (error.retry_after or 0.0)
+        elif self._error is None:
+            self._error = error
+        return self._error
+
+    def _spent(self, error: GatewayError) -> GatewayError:
         """The error to end with: where the gateway tries again, nobody else is to."""
-        assert error is not None  # noqa: S101  # an error is why we are here
         self.call.spent = self.route.retry.max_attempts > 1
         return error
 
-    def _other(self, candidate: Candidate, error: GatewayError | None, now: float) -> Candidate | None:
+    def _other(
+        self, candidate: Candidate, error: GatewayError, now: float, *, anywhere: bool = False
+    ) -> Candidate | None:
         """Another target that was not tried yet, is well, and may fare better with such an error."""
-        left = self._left
-        if not left:
-            return None
-        if isinstance(error, LLMError):
+        left = [one for one in self._left or () if self.fits(one)]
+        if isinstance(error, LLMError) and not anywhere:
             if error.next_target is NextTarget.NO:
                 return None
             if error.next_target is NextTarget.LARGER:
@@ -153,11 +194,88 @@ class Attempts:
             return well[0]
         return self._choose(well, Moment(now, self.random, streamed=self.streamed))
 
+    async def _hedged(self, work: Work[T], first: Candidate, discard: Callable[[T], Awaitable[None]] | None) -> T:
+        """The first of two targets to succeed; the other one is let go."""
+        racing = [_Racer(first, asyncio.ensure_future(work(first, Cause.FIRST)))]
+        winner: _Racer[T] | None = None
+        try:
+            after = self._patience(first)
+            if after is not None:
+                done, _ = await asyncio.wait([racing[0].task], timeout=after)
+                second = None if done else self._second(first)
+                if second is not None:
+                    racing.append(_Racer(second, asyncio.ensure_future(work(second, Cause.HEDGE))))
+            winner = await self._first_of(racing)
+            return winner.task.result()
+        finally:
+            await self._let_go([racer for racer in racing if racer is not winner], discard)
+            if winner is not None:
+                # Nobody comes back to the one that was slower.
+                self._left = [one for one in self._left or () if one not in [racer.candidate for racer in racing]]
+                self._follow(winner.candidate)
+
+    async def _first_of(self, racing: Sequence[_Racer[T]]) -> _Racer[T]:
+        """The first one to succeed. Raises the error of the last one to fail."""
+        left = list(racing)
+        while True:
+            await asyncio.wait([racer.task for racer in left], return_when=asyncio.FIRST_COMPLETED)
+            ended = [racer for racer in left if racer.task.done()]
+            for racer in ended:
+                if racer.task.exception() is None:
+                    return racer
+            for racer in ended:
+                left.remove(racer)
+                error = racer.task.exception()
+                if not left or not isinstance(error, (LLMError, *NOBODY_ASKED)):
+                    self._at = racer.candidate
+                    # Raises it.
+                    racer.task.result()
+                else:
+                    self._note(racer.candidate, error, time.monotonic())
+
+    async def _let_go(self, racing: Sequence[_Racer[T]], discard: Callable[[T], Awaitable[None]] | None) -> None:
+        """Ends attempts, at once, and closes what they have made already."""
+        late = [racer for racer in racing if not racer.task.done()]
+        now = time.monotonic()
+        for racer in late:
+            racer.task.cancel()
+            # It took at least so long: without that, slow answers would never be heard of.
+            racer.candidate.health.latency(self.streamed).observe(now - racer.began, now)
+        if late:
+            await asyncio.wait([racer.task for racer in late])
+        for racer in racing:
+            task = racer.task
+            if discard is not None and not task.cancelled() and task.exception() is None:
+                await discard(task.result())
+
+    def _follow(self, candidate: Candidate) -> None:
+        """The call is told by the target's attempt."""
+        where = (candidate.provider.name, candidate.model, candidate.credential)
+        for attempt in reversed(self.call.attempts):
+            if (attempt.provider, attempt.model, attempt.credential) == where:
+                self.call.follow(attempt)
+                return
+
+    def _patience(self, candidate: Candidate) -> float | None:
+        """How long a slow target is waited for before a second one is tried; None: nobody knows."""
+        if self.route.hedge_after is not None:
+            return self.route.hedge_after
+        p95 = candidate.health.latency(self.streamed).p95()
+        return None if p95 is None else max(p95, LEAST_PATIENCE)
+
+    def _second(self, first: Candidate) -> Candidate | None:
+        """A target to try beside the first, within the budget of the first."""
+        now = time.monotonic()
+        among = [candidate for candidate in self._left or () if candidate is not first]
+        second = self._chosen(among, now) if among else None
+        return second if second is not None and first.health.budget.take(now) else None
+
     def _again(self, now: float) -> tuple[Candidate, float] | None:
         """The target that may be tried again first, and the wait until then; None: not within the deadline."""
-        if not self._failed:
+        failed = [candidate for candidate in self._failed if self.fits(candidate)]
+        if not failed:
             return None
-        target = min(self._failed, key=self._failed.__getitem__)
+        target = min(failed, key=self._failed.__getitem__)
         policy = self.route.retry
         # Full jitter: those who failed together do not come back together.
         most = min(policy.max_backoff, policy.initial_backoff * 2 ** (self.made - 1))
@@ -171,6 +289,17 @@ def _readmitted(route: Route, now: float) -> Sequence[Candidate]:
     ill = [candidate for candidate in route.candidates if not candidate.health.breaker.permits(now)]
     ill.sort(key=lambda candidate: candidate.health.breaker.until)
     return ill[: len(ill) - int(route.max_ejected * len(route.candidates))]
+
+
+class _Racer(Generic[T]):
+    """One of two attempts side by side."""
+
+    __slots__ = ("began", "candidate", "task")
+
+    def __init__(self, candidate: Candidate, task: asyncio.Future[T]) -> None:
+        self.candidate = candidate
+        self.task = task
+        self.began = time.monotonic()
 
 
 class Try:

@@ -323,23 +323,11 @@ def _embedding_spec(spec: embedding_service_pb2.EmbeddingSpec, path: str, findin
 
 # -- options ----------------------------------------------------------------------------------------------------------
 
-_after_first_token_known = known(completion_pb2.AfterFirstToken)
-_LATE = frozenset({completion_pb2.AFTER_FIRST_TOKEN_RESTART, completion_pb2.AFTER_FIRST_TOKEN_CONTINUE})
-
-
-def _after_first_token(value: completion_pb2.AfterFirstToken.ValueType, path: str, findings: Findings) -> None:
-    _after_first_token_known(value, path, findings)
-    if value in _LATE:
-        name = completion_pb2.AfterFirstToken.Name(value).removeprefix("AFTER_FIRST_TOKEN_")
-        findings.refuse(path, f"this server does not do {name} yet: use FAIL, or leave it out")
-
-
 _OPTIONS: Table = {
     "timeout": duration(lambda ns: ns > 0, "more than 0"),
     "capture": known(completion_pb2.Capture),
     "on_unsupported": known(completion_pb2.OnUnsupported),
-    "after_first_token": _after_first_token,
-    "hedge": unserved("this server does not hedge yet: leave it out"),
+    "after_first_token": known(completion_pb2.AfterFirstToken),
 }
 _options = message_of(_OPTIONS)
 _options_without_raw = message_of(

@@ -251,11 +251,15 @@ type AfterFirstToken int32
 const (
 	// As FAIL.
 	AfterFirstToken_AFTER_FIRST_TOKEN_UNSPECIFIED AfterFirstToken = 0
-	// End with UNAVAILABLE; what was delivered stands.
+	// End with the error, usually UNAVAILABLE; what was delivered stands.
 	AfterFirstToken_AFTER_FIRST_TOKEN_FAIL AfterFirstToken = 1
-	// Send CompletionRestarted and begin again elsewhere. Refused while the server does not restart.
+	// Begin again, if the error is one that the gateway would have tried again before the first part. CompletionRestarted is
+	// sent when another attempt has its first part; if none has, the call ends as with FAIL.
 	AfterFirstToken_AFTER_FIRST_TOKEN_RESTART AfterFirstToken = 2
-	// Go on from the delivered text at a target that can. Refused while the server does not continue.
+	// Go on from the delivered text, at a target whose model can be given the beginning of its answer; nothing in the events
+	// shows the seam but CompletionFinished.attempts. Only where the answer is one unfinished text: with tool calls,
+	// reasoning, several choices, sound or a prescribed shape it ends as with FAIL. ErrorInfo.metadata then has
+	// "afterFirstToken" with the reason.
 	AfterFirstToken_AFTER_FIRST_TOKEN_CONTINUE AfterFirstToken = 3
 )
 
@@ -1572,9 +1576,11 @@ type CallOptions struct {
 	Capture Capture `protobuf:"varint,3,opt,name=capture,proto3,enum=trunkline.v1.Capture" json:"capture,omitempty"`
 	// What to do with a parameter that the target cannot honour. Default: REFUSE.
 	OnUnsupported OnUnsupported `protobuf:"varint,4,opt,name=on_unsupported,json=onUnsupported,proto3,enum=trunkline.v1.OnUnsupported" json:"on_unsupported,omitempty"`
-	// What to do when the provider fails after the first part has been sent. Default: FAIL.
+	// What to do when the provider fails after the first part of a stream has been sent. Default: FAIL.
 	AfterFirstToken AfterFirstToken `protobuf:"varint,5,opt,name=after_first_token,json=afterFirstToken,proto3,enum=trunkline.v1.AfterFirstToken" json:"after_first_token,omitempty"`
-	// Start a second target when the first is slow. Refused while the server does not hedge.
+	// Start a second target of the route when the first is slow: it gave no first part of a stream, or no whole answer, for
+	// so long as the route says. The first to answer is used and the other one let go; both are paid for. Not for embeddings
+	// and counts, nor where the name leads to one target only.
 	Hedge bool `protobuf:"varint,6,opt,name=hedge,proto3" json:"hedge,omitempty"`
 	// Name of a credential known to the server to use instead of the target's own.
 	Credential    string `protobuf:"bytes,7,opt,name=credential,proto3" json:"credential,omitempty"`

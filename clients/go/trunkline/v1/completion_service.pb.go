@@ -569,7 +569,7 @@ type StreamCompletionResponse_Started struct {
 }
 
 type StreamCompletionResponse_AttemptStarted struct {
-	// A provider began to answer. Comes again only after restarted.
+	// A provider began to answer: it comes with the first part. Comes again only after restarted.
 	AttemptStarted *AttemptStarted `protobuf:"bytes,3,opt,name=attempt_started,json=attemptStarted,proto3,oneof"`
 }
 
@@ -704,7 +704,7 @@ func (x *CompletionStarted) GetResumable() bool {
 	return false
 }
 
-// A provider began to answer.
+// A provider began to answer. Attempts that failed before their first part leave no event.
 type AttemptStarted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// From 1.
@@ -777,7 +777,7 @@ func (x *AttemptStarted) GetProviderResponseId() string {
 	return ""
 }
 
-// Another attempt begins after parts were sent.
+// Another attempt began to answer after parts were sent; its attempt_started follows.
 type CompletionRestarted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new attempt.

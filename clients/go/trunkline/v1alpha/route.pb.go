@@ -161,7 +161,7 @@ type Route struct {
 	Breaker *BreakerPolicy `protobuf:"bytes,5,opt,name=breaker,proto3" json:"breaker,omitempty"`
 	// When to try again. Default: the server's.
 	RetryPolicy *v1.RetryPolicy `protobuf:"bytes,6,opt,name=retry_policy,json=retryPolicy,proto3" json:"retry_policy,omitempty"`
-	// Start a second target beside a slow first one where a call asks for it. Default: after its p95 time to first token.
+	// When a second target is started beside a slow first one, for calls that ask for it (CallOptions.hedge).
 	Hedge *HedgePolicy `protobuf:"bytes,7,opt,name=hedge,proto3" json:"hedge,omitempty"`
 	// Defaults for requests that leave a parameter out, below those of the target's config. JSON names of GenerationParams
 	// as in the server's configuration.
@@ -420,7 +420,8 @@ type BreakerPolicy struct {
 	// How long it is left alone the first time; doubled each time up to 5 min. A Retry-After of the provider's wins.
 	// Default 5 s.
 	CoolDown *durationpb.Duration `protobuf:"bytes,5,opt,name=cool_down,json=coolDown,proto3" json:"cool_down,omitempty"`
-	// Most of a route's targets that may be left alone at once, as a share. The last one never is. Default 1.
+	// Most of a route's targets that may be left alone at once, as a share; of more, those whose time ends first are tried
+	// all the same. The last one always is, whatever its provider's Retry-After says. Default 1.
 	MaxEjected    *float64 `protobuf:"fixed64,6,opt,name=max_ejected,json=maxEjected,proto3,oneof" json:"max_ejected,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -501,7 +502,8 @@ func (x *BreakerPolicy) GetMaxEjected() float64 {
 // When a second target is started beside a slow one.
 type HedgePolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// After this long without the first token. Default: the p95 of the target's time to first token, at least 50 ms.
+	// After this long without the first part of a stream, or without the whole answer of a unary call. Default: the p95 of
+	// the target's latest 128 such times, at least 50 ms; no second target while fewer than 20 are known.
 	After         *durationpb.Duration `protobuf:"bytes,1,opt,name=after,proto3" json:"after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

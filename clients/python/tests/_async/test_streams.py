@@ -15,7 +15,12 @@ from trunkline import (
     Unavailable,
     text_of,
 )
-from trunkline.v1.completion_service_pb2 import Heartbeat, StreamOptions
+from trunkline.v1.completion_service_pb2 import (
+    CompletionRestarted,
+    Heartbeat,
+    StreamCompletionResponse,
+    StreamOptions,
+)
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -35,6 +40,27 @@ async def test_the_events_come_as_they_were_sent(gateway: FakeGateway) -> None:
 
 
 async def test_the_text_comes_piece_by_piece(gateway: FakeGateway) -> None:
+    async with AsyncClient(gateway.address) as client:
+        assert [piece async for piece in client.stream("a", model="m").text()] == ["Hello", " there."]
+
+
+def begun_again(after: int) -> list[StreamCompletionResponse]:
+    """A stream that begins again after so many events."""
+    whole = [getattr(event, event.WhichOneof("event") or "") for event in hello_events()]
+    return numbered(*whole[:after], CompletionRestarted(attempt=2), *whole[1:])
+
+
+async def test_a_text_that_was_given_out_does_not_begin_again(gateway: FakeGateway) -> None:
+    gateway.answers.append(begun_again(4))
+    async with AsyncClient(gateway.address) as client:
+        text = client.stream("a", model="m").text()
+        assert await anext(text) == "Hello"
+        with pytest.raises(RuntimeError, match="began again"):
+            await anext(text)
+
+
+async def test_an_answer_that_begins_again_before_its_text_is_a_text(gateway: FakeGateway) -> None:
+    gateway.answers.append(begun_again(2))
     async with AsyncClient(gateway.address) as client:
         assert [piece async for piece in client.stream("a", model="m").text()] == ["Hello", " there."]
 

@@ -14,7 +14,12 @@ from trunkline import (
     Unavailable,
     text_of,
 )
-from trunkline.v1.completion_service_pb2 import Heartbeat, StreamOptions
+from trunkline.v1.completion_service_pb2 import (
+    CompletionRestarted,
+    Heartbeat,
+    StreamCompletionResponse,
+    StreamOptions,
+)
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -33,6 +38,27 @@ def test_the_events_come_as_they_were_sent(gateway: FakeGateway) -> None:
 
 
 def test_the_text_comes_piece_by_piece(gateway: FakeGateway) -> None:
+    with Client(gateway.address) as client:
+        assert [piece for piece in client.stream("a", model="m").text()] == ["Hello", " there."]
+
+
+def begun_again(after: int) -> list[StreamCompletionResponse]:
+    """A stream that begins again after so many events."""
+    whole = [getattr(event, event.WhichOneof("event") or "") for event in hello_events()]
+    return numbered(*whole[:after], CompletionRestarted(attempt=2), *whole[1:])
+
+
+def test_a_text_that_was_given_out_does_not_begin_again(gateway: FakeGateway) -> None:
+    gateway.answers.append(begun_again(4))
+    with Client(gateway.address) as client:
+        text = client.stream("a", model="m").text()
+        assert next(text) == "Hello"
+        with pytest.raises(RuntimeError, match="began again"):
+            next(text)
+
+
+def test_an_answer_that_begins_again_before_its_text_is_a_text(gateway: FakeGateway) -> None:
+    gateway.answers.append(begun_again(2))
     with Client(gateway.address) as client:
         assert [piece for piece in client.stream("a", model="m").text()] == ["Hello", " there."]
 

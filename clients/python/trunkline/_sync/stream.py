@@ -59,11 +59,20 @@ class CompletionStream:
         return self._events()
 
     def text(self, choice: int = 0) -> Generator[str]:
-        """The text of one choice, piece by piece; no reasoning, no refusals, no arguments of tools."""
+        """The text of one choice, piece by piece; no reasoning, no refusals, no arguments of tools.
+
+        Raises RuntimeError if the answer begins again after text was given out (AFTER_FIRST_TOKEN_RESTART).
+        """
+        given = False
         with closing(self._events()) as events:
             for event in events:
+                if given and event.HasField("restarted"):
+                    raise RuntimeError(
+                        "the answer began again after text was given out; read the events to follow that"
+                    )
                 piece = self._collector.text(event, choice)
                 if piece:
+                    given = True
                     yield piece
 
     def collect(self) -> Completion:

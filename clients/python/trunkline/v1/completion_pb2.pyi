@@ -137,11 +137,17 @@ class _AfterFirstTokenEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_After
     AFTER_FIRST_TOKEN_UNSPECIFIED: _AfterFirstToken.ValueType  # 0
     """As FAIL."""
     AFTER_FIRST_TOKEN_FAIL: _AfterFirstToken.ValueType  # 1
-    """End with UNAVAILABLE; what was delivered stands."""
+    """End with the error, usually UNAVAILABLE; what was delivered stands."""
     AFTER_FIRST_TOKEN_RESTART: _AfterFirstToken.ValueType  # 2
-    """Send CompletionRestarted and begin again elsewhere. Refused while the server does not restart."""
+    """Begin again, if the error is one that the gateway would have tried again before the first part. CompletionRestarted is
+    sent when another attempt has its first part; if none has, the call ends as with FAIL.
+    """
     AFTER_FIRST_TOKEN_CONTINUE: _AfterFirstToken.ValueType  # 3
-    """Go on from the delivered text at a target that can. Refused while the server does not continue."""
+    """Go on from the delivered text, at a target whose model can be given the beginning of its answer; nothing in the events
+    shows the seam but CompletionFinished.attempts. Only where the answer is one unfinished text: with tool calls,
+    reasoning, several choices, sound or a prescribed shape it ends as with FAIL. ErrorInfo.metadata then has
+    "afterFirstToken" with the reason.
+    """
 
 class AfterFirstToken(_AfterFirstToken, metaclass=_AfterFirstTokenEnumTypeWrapper):
     """What to do when the provider fails after the first part has been sent."""
@@ -149,11 +155,17 @@ class AfterFirstToken(_AfterFirstToken, metaclass=_AfterFirstTokenEnumTypeWrappe
 AFTER_FIRST_TOKEN_UNSPECIFIED: AfterFirstToken.ValueType  # 0
 """As FAIL."""
 AFTER_FIRST_TOKEN_FAIL: AfterFirstToken.ValueType  # 1
-"""End with UNAVAILABLE; what was delivered stands."""
+"""End with the error, usually UNAVAILABLE; what was delivered stands."""
 AFTER_FIRST_TOKEN_RESTART: AfterFirstToken.ValueType  # 2
-"""Send CompletionRestarted and begin again elsewhere. Refused while the server does not restart."""
+"""Begin again, if the error is one that the gateway would have tried again before the first part. CompletionRestarted is
+sent when another attempt has its first part; if none has, the call ends as with FAIL.
+"""
 AFTER_FIRST_TOKEN_CONTINUE: AfterFirstToken.ValueType  # 3
-"""Go on from the delivered text at a target that can. Refused while the server does not continue."""
+"""Go on from the delivered text, at a target whose model can be given the beginning of its answer; nothing in the events
+shows the seam but CompletionFinished.attempts. Only where the answer is one unfinished text: with tool calls,
+reasoning, several choices, sound or a prescribed shape it ends as with FAIL. ErrorInfo.metadata then has
+"afterFirstToken" with the reason.
+"""
 Global___AfterFirstToken: _TypeAlias = AfterFirstToken  # noqa: Y015
 
 class _FinishReason:
@@ -827,9 +839,12 @@ class CallOptions(_message.Message):
     on_unsupported: Global___OnUnsupported.ValueType
     """What to do with a parameter that the target cannot honour. Default: REFUSE."""
     after_first_token: Global___AfterFirstToken.ValueType
-    """What to do when the provider fails after the first part has been sent. Default: FAIL."""
+    """What to do when the provider fails after the first part of a stream has been sent. Default: FAIL."""
     hedge: _builtins.bool
-    """Start a second target when the first is slow. Refused while the server does not hedge."""
+    """Start a second target of the route when the first is slow: it gave no first part of a stream, or no whole answer, for
+    so long as the route says. The first to answer is used and the other one let go; both are paid for. Not for embeddings
+    and counts, nor where the name leads to one target only.
+    """
     credential: _builtins.str
     """Name of a credential known to the server to use instead of the target's own."""
     @_builtins.property

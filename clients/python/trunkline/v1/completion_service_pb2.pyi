@@ -237,7 +237,7 @@ class StreamCompletionResponse(_message.Message):
 
     @_builtins.property
     def attempt_started(self) -> Global___AttemptStarted:
-        """A provider began to answer. Comes again only after restarted."""
+        """A provider began to answer: it comes with the first part. Comes again only after restarted."""
 
     @_builtins.property
     def part_started(self) -> Global___PartStarted:
@@ -335,7 +335,7 @@ Global___CompletionStarted: _TypeAlias = CompletionStarted  # noqa: Y015
 
 @_typing.final
 class AttemptStarted(_message.Message):
-    """A provider began to answer."""
+    """A provider began to answer. Attempts that failed before their first part leave no event."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -369,7 +369,7 @@ Global___AttemptStarted: _TypeAlias = AttemptStarted  # noqa: Y015
 
 @_typing.final
 class CompletionRestarted(_message.Message):
-    """Another attempt begins after parts were sent."""
+    """Another attempt began to answer after parts were sent; its attempt_started follows."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

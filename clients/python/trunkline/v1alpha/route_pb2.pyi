@@ -132,7 +132,7 @@ class Route(_message.Message):
 
     @_builtins.property
     def hedge(self) -> Global___HedgePolicy:
-        """Start a second target beside a slow first one where a call asks for it. Default: after its p95 time to first token."""
+        """When a second target is started beside a slow first one, for calls that ask for it (CallOptions.hedge)."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -230,7 +230,9 @@ class BreakerPolicy(_message.Message):
     min_attempts: _builtins.int
     """Attempts within the window before the share counts. Default 20."""
     max_ejected: _builtins.float
-    """Most of a route's targets that may be left alone at once, as a share. The last one never is. Default 1."""
+    """Most of a route's targets that may be left alone at once, as a share; of more, those whose time ends first are tried
+    all the same. The last one always is, whatever its provider's Retry-After says. Default 1.
+    """
     @_builtins.property
     def window(self) -> _duration_pb2.Duration:
         """The window. Default 30 s."""
@@ -283,7 +285,9 @@ class HedgePolicy(_message.Message):
     AFTER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def after(self) -> _duration_pb2.Duration:
-        """After this long without the first token. Default: the p95 of the target's time to first token, at least 50 ms."""
+        """After this long without the first part of a stream, or without the whole answer of a unary call. Default: the p95 of
+        the target's latest 128 such times, at least 50 ms; no second target while fewer than 20 are known.
+        """
 
     def __init__(
         self,

@@ -635,14 +635,16 @@ export type CallOptions = Message<"trunkline.v1.CallOptions"> & {
   onUnsupported: OnUnsupported;
 
   /**
-   * What to do when the provider fails after the first part has been sent. Default: FAIL.
+   * What to do when the provider fails after the first part of a stream has been sent. Default: FAIL.
    *
    * @generated from field: trunkline.v1.AfterFirstToken after_first_token = 5;
    */
   afterFirstToken: AfterFirstToken;
 
   /**
-   * Start a second target when the first is slow. Refused while the server does not hedge.
+   * Start a second target of the route when the first is slow: it gave no first part of a stream, or no whole answer, for
+   * so long as the route says. The first to answer is used and the other one let go; both are paid for. Not for embeddings
+   * and counts, nor where the name leads to one target only.
    *
    * @generated from field: bool hedge = 6;
    */
@@ -1346,21 +1348,25 @@ export enum AfterFirstToken {
   UNSPECIFIED = 0,
 
   /**
-   * End with UNAVAILABLE; what was delivered stands.
+   * End with the error, usually UNAVAILABLE; what was delivered stands.
    *
    * @generated from enum value: AFTER_FIRST_TOKEN_FAIL = 1;
    */
   FAIL = 1,
 
   /**
-   * Send CompletionRestarted and begin again elsewhere. Refused while the server does not restart.
+   * Begin again, if the error is one that the gateway would have tried again before the first part. CompletionRestarted is
+   * sent when another attempt has its first part; if none has, the call ends as with FAIL.
    *
    * @generated from enum value: AFTER_FIRST_TOKEN_RESTART = 2;
    */
   RESTART = 2,
 
   /**
-   * Go on from the delivered text at a target that can. Refused while the server does not continue.
+   * Go on from the delivered text, at a target whose model can be given the beginning of its answer; nothing in the events
+   * shows the seam but CompletionFinished.attempts. Only where the answer is one unfinished text: with tool calls,
+   * reasoning, several choices, sound or a prescribed shape it ends as with FAIL. ErrorInfo.metadata then has
+   * "afterFirstToken" with the reason.
    *
    * @generated from enum value: AFTER_FIRST_TOKEN_CONTINUE = 3;
    */

@@ -246,7 +246,7 @@ export type StreamCompletionResponse = Message<"trunkline.v1.StreamCompletionRes
     case: "started";
   } | {
     /**
-     * A provider began to answer. Comes again only after restarted.
+     * A provider began to answer: it comes with the first part. Comes again only after restarted.
      *
      * @generated from field: trunkline.v1.AttemptStarted attempt_started = 3;
      */
@@ -370,7 +370,7 @@ export const CompletionStartedSchema: GenMessage<CompletionStarted> = /*@__PURE_
   messageDesc(file_trunkline_v1_completion_service, 6);
 
 /**
- * A provider began to answer.
+ * A provider began to answer. Attempts that failed before their first part leave no event.
  *
  * @generated from message trunkline.v1.AttemptStarted
  */
@@ -412,7 +412,7 @@ export const AttemptStartedSchema: GenMessage<AttemptStarted> = /*@__PURE__*/
   messageDesc(file_trunkline_v1_completion_service, 7);
 
 /**
- * Another attempt begins after parts were sent.
+ * Another attempt began to answer after parts were sent; its attempt_started follows.
  *
  * @generated from message trunkline.v1.CompletionRestarted
  */

@@ -69,7 +69,7 @@ export type Route = Message<"trunkline.v1alpha.Route"> & {
   retryPolicy?: RetryPolicy | undefined;
 
   /**
-   * Start a second target beside a slow first one where a call asks for it. Default: after its p95 time to first token.
+   * When a second target is started beside a slow first one, for calls that ask for it (CallOptions.hedge).
    *
    * @generated from field: trunkline.v1alpha.HedgePolicy hedge = 7;
    */
@@ -220,7 +220,8 @@ export type BreakerPolicy = Message<"trunkline.v1alpha.BreakerPolicy"> & {
   coolDown?: Duration | undefined;
 
   /**
-   * Most of a route's targets that may be left alone at once, as a share. The last one never is. Default 1.
+   * Most of a route's targets that may be left alone at once, as a share; of more, those whose time ends first are tried
+   * all the same. The last one always is, whatever its provider's Retry-After says. Default 1.
    *
    * @generated from field: optional double max_ejected = 6;
    */
@@ -241,7 +242,8 @@ export const BreakerPolicySchema: GenMessage<BreakerPolicy> = /*@__PURE__*/
  */
 export type HedgePolicy = Message<"trunkline.v1alpha.HedgePolicy"> & {
   /**
-   * After this long without the first token. Default: the p95 of the target's time to first token, at least 50 ms.
+   * After this long without the first part of a stream, or without the whole answer of a unary call. Default: the p95 of
+   * the target's latest 128 such times, at least 50 ms; no second target while fewer than 20 are known.
    *
    * @generated from field: google.protobuf.Duration after = 1;
    */

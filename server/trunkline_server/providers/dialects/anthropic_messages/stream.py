@@ -126,7 +126,7 @@ class StreamDecoder:
             delta = read.delta
             kind, member = _TEXTS.get(delta.type, _NOT_TEXT)
             block = self._blocks.get(read.index)
-            if block.__class__ is Part and block.kind == kind:
+            if isinstance(block, Part) and block.kind == kind:
                 text = getattr(delta, member)
                 if text:
                     if kind == "tool_call":

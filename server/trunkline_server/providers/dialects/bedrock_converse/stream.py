@@ -186,7 +186,7 @@ class StreamDecoder:
         if delta is None:
             return
         text = delta.text
-        if text is not None and block.__class__ is Part and block.kind == "text":
+        if text is not None and isinstance(block, Part) and block.kind == "text":
             # Nearly all deltas are these.
             block.text(text)
         elif block.__class__ is _Opaque:
@@ -194,14 +194,14 @@ class StreamDecoder:
         elif text is not None:
             self._part(index, block, "text").text(text)
         elif delta.tool_use is not None:
-            if block.__class__ is not Part or block.kind != "tool_call":
+            if not isinstance(block, Part) or block.kind != "tool_call":
                 raise LLMInvalidResponseError("the provider sent arguments of a tool call that it had not begun")
             block.text(delta.tool_use.input or "")
         elif delta.reasoning_content is not None:
             self._thought(index, block, delta.reasoning_content)
         elif text_of(delta.citation):
             self._part(index, block, "text").citation(response.citation_of(bytes(delta.citation)))
-        elif block.__class__ is Part and block.kind == "image" and delta.image is not None:
+        elif isinstance(block, Part) and block.kind == "image" and delta.image is not None:
             block.bytes(bytes_of(delta.image.source.bytes if delta.image.source is not None else None))
 
     def _thought(self, index: int, block: Part | _Opaque | None, thought: _Thought) -> None:
