@@ -104,7 +104,7 @@ class EmbeddedEngine:
         await ask(self._place, {**message, "seconds": seconds}, seconds)
 
     async def insert(
-        self, table: str, columns: Mapping[str, str], rows: Sequence[Sequence[Any]], seconds: float
+        self, table: str, columns: Mapping[str, str], rows: Sequence[Sequence[Any]], *, seconds: float
     ) -> None:
         where = {"table": table, "database": self._place.options.database, "columns": dict(columns)}
         await ask(self._place, {"ask": "insert", **where, "rows": rows, "seconds": seconds}, seconds)

@@ -42,7 +42,7 @@ class Engine(Protocol):
         """A statement that returns nothing."""
 
     async def insert(
-        self, table: str, columns: Mapping[str, str], rows: Sequence[Sequence[Any]], seconds: float
+        self, table: str, columns: Mapping[str, str], rows: Sequence[Sequence[Any]], *, seconds: float
     ) -> None:
         """Rows of these columns, by their name and type. Raises ValueError if it is the rows that cannot be written."""
 

@@ -44,7 +44,7 @@ class HttpEngine:
             await client.command(statement, parameters=dict(parameters), settings={"max_execution_time": seconds})
 
     async def insert(
-        self, table: str, columns: Mapping[str, str], rows: Sequence[Sequence[Any]], seconds: float
+        self, table: str, columns: Mapping[str, str], rows: Sequence[Sequence[Any]], *, seconds: float
     ) -> None:
         async with self._within(seconds) as client:
             await client.insert(
