@@ -223,7 +223,8 @@ def test_a_call_is_shown_with_all_that_happened(gateway: FakeGateway) -> None:
 
     assert (done.returncode, done.stderr) == (0, "")
     assert gateway.calls[0].request.name == f"traces/{ID}"
-    shown = [line.rstrip() for line in done.stdout.splitlines()]
+    shown = done.stdout.splitlines()
+    assert shown == [line.rstrip() for line in shown]
     assert shown[0] == f"{ID}  OK  StreamCompletion  4.21 s  $0.0142"
     for line in (
         "began       2026-01-02 03:04:05.250 +0000",

@@ -1,6 +1,7 @@
 """One record for a person at a terminal: what was asked and said, the attempts on a time line, what it came to."""
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import Console, Group, RenderableType
@@ -30,11 +31,17 @@ _LONGEST = 20_000
 def show(trace: Trace, *, raw: bool) -> None:
     """Prints the record."""
     console = Console(highlight=False, markup=False, emoji=False)
-    console.print(_head(trace))
-    for title, body in _sections(trace, console.width, raw=raw):
-        console.print()
-        console.print(Text(title, style="bold"))
-        console.print(Padding(body, (0, 0, 0, 2), expand=False))
+    with console.capture() as captured:
+        console.print(_head(trace))
+        for title, body in _sections(trace, console.width, raw=raw):
+            console.print()
+            console.print(Text(title, style="bold"))
+            console.print(Padding(body, (0, 0, 0, 2), expand=False))
+    shown = captured.get()
+    if not console.is_terminal:
+        # What fills a table's columns is of no use in a file.
+        shown = "".join(f"{line.rstrip()}\n" for line in shown.splitlines())
+    sys.stdout.write(shown)
 
 
 def _sections(trace: Trace, width: int, *, raw: bool) -> Iterator[tuple[str, RenderableType]]:
