@@ -135,6 +135,26 @@ async def first_page(reader: Reader, which: TraceFilter) -> tuple[list[float], i
     return taken, found
 
 
+def sums(days: int) -> Sequence[tuple[str, TraceFilter, int]]:
+    """What the page of records plots, and the length of a span in microseconds."""
+    end = made.BEGIN + days * made.DAY
+    return (
+        ("sums of the last day by hour", TraceFilter(start_time=_time(end - made.DAY)), made.DAY // 24),
+        ("sums of the last week by day", TraceFilter(start_time=_time(end - 7 * made.DAY)), made.DAY),
+        ("sums of everything by day", TraceFilter(), made.DAY),
+    )
+
+
+async def summed(reader: Reader, which: TraceFilter, span_us: int) -> list[float]:
+    """Milliseconds of each reading."""
+    taken = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        await reader.totals(which, span_us=span_us)
+        taken.append((time.perf_counter() - began) * 1e3)
+    return taken
+
+
 async def paged(reader: Reader, sink: Sink, which: TraceFilter, days: int) -> str:
     """Pages through all that a filter finds while records are added; says what was wrong, or nothing."""
     async with asyncio.TaskGroup() as group:
@@ -202,6 +222,9 @@ async def measure(name: str, store: Store, options: argparse.Namespace) -> list[
             figure.floor = median(taken)
             figures.append(figure)
             print(f"  {figure.what}: {median(taken):.1f} ms, at most {figure.value:.1f}", file=sys.stderr, flush=True)
+        for what, which, span_us in sums(options.days):
+            taken = await summed(reader, which, span_us)
+            figures.append(Figure(f"{kind}: {what}", max(taken[1:]), "ms", floor=median(taken), rounds=taken))
         wrong = await paged(reader, sink, TraceFilter(provider="anthropic"), options.days)
         if wrong:
             raise CannotRun(f"{kind}: while paging, {wrong}")

@@ -70,7 +70,7 @@ def test_all_that_is_wrong_with_a_url_is_told_at_once_and_no_password(tmp_path: 
     [
         "postgresql://host/database",
         "postgresql://user:p%40ss@[::1]:5433/database?sslmode=verify-full&partition=month",
-        "postgresql://host-1,host-2/database?target_session_attrs=read-write",
+        "postgresql://me@host-1:5432,host-2:5433/database?target_session_attrs=read-write",
         "postgresql:///database?host=/run/postgresql",
         "postgresql://?service=traces",
     ],

@@ -118,10 +118,12 @@ def told(error: BaseException) -> str:
 
 def _wrong(parts: SplitResult, options: dict[str, str], own: dict[str, str]) -> list[str]:
     found = []
+    hosts = parts.netloc.rpartition("@")[2].split(",")
     try:
-        parts.port  # noqa: B018  # it is checked when it is read
+        for host in hosts:
+            urlsplit(f"//{host}").port  # noqa: B018  # it is checked when it is read
     except ValueError:
-        found.append("the port must be a number between 0 and 65535")
+        found.append("a port must be a number between 0 and 65535")
     if not parts.netloc and not options.get("host") and not options.get("service"):
         found.append("name the server, as in postgresql://HOST/DATABASE")
     named = unquote(parts.path).strip("/")
