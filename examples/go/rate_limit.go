@@ -12,13 +12,16 @@ import (
 	"github.com/trunkline/trunkline/clients/go/trunkline"
 )
 
-// rateLimit waits as long as the error says and tries again. trunkline.WithRateLimitRetries does the same unseen.
+// rateLimit waits as long as the error says and tries again. The gateway waits by itself if the deadline allows; here
+// it does not.
 func rateLimit(ctx context.Context, client *trunkline.Client, model string) error {
 	spec := trunkline.Spec(model, trunkline.User("Try again."))
 	user := rand.Text() // the fake model limits each user once
 	spec.EndUserId = &user
 	for {
-		completion, err := client.Complete(ctx, spec)
+		hurry, cancel := context.WithTimeout(ctx, 2*time.Second)
+		completion, err := client.Complete(hurry, spec)
+		cancel()
 		if failed := new(trunkline.Error); errors.As(err, &failed) && failed.Kind == trunkline.ErrRateLimited {
 			fmt.Printf("%s retry after %s s\n", failed.Reason, seconds(failed.RetryAfter))
 			time.Sleep(failed.RetryAfter)

@@ -1,6 +1,6 @@
 """A rate limit says how long to wait: `python examples/python/rate_limit.py`.
 
-`Client(rate_limit_retries=1)` does the same unseen.
+The gateway waits by itself if the deadline allows; here it does not.
 """
 
 import os
@@ -17,7 +17,7 @@ def main() -> None:
     with Client() as client:
         while True:
             try:
-                print(text_of(client.complete("Try again.", model=model, end_user_id=person)))
+                print(text_of(client.complete("Try again.", model=model, end_user_id=person, timeout=2)))
                 return
             except RateLimited as error:
                 if error.retry_after is None:

@@ -166,7 +166,7 @@ class FakeUpstream:
         )
 
     def _limit(self, body: Mapping[str, Any]) -> _Script:
-        """Refuses the first call of each end user."""
+        """Refuses the first request of each end user, for so long that a caller in a hurry hears of it."""
         key = str(body.get("user") or body.get("safety_identifier") or "")
         if key in self._limited:
             del self._limited[key]
@@ -177,7 +177,7 @@ class FakeUpstream:
         return _Script(
             status=429,
             error={"message": "Rate limit reached for requests", "type": "requests", "code": "rate_limit_exceeded"},
-            headers={"retry-after-ms": "200"},
+            headers={"retry-after-ms": "3000"},
         )
 
     def _embeddings(self, body: Mapping[str, Any]) -> FakeReply:
