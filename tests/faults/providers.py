@@ -14,6 +14,7 @@ from tests.faults.scripts import (
     ends_without_a_reason,
     error_in_a_success,
     error_midway,
+    goes_on,
     html_in_a_success,
     leaves_out_the_end_marker,
     limited,
@@ -163,6 +164,14 @@ UNREACHABLE: Sequence[Row] = (
         route=ROUTE,
     ),
     Row(
+        "silence and another target beside it",
+        {"a": (silent,), "b": (answers,)},
+        (ok(), within(1), asked(a=1, b=1), attempts(2)),
+        options={"hedge": True},
+        route={**ROUTE, "hedge": {"after": "100ms"}},
+        peers=False,
+    ),
+    Row(
         "silence after the headers",
         {"a": (silent_after_head,)},
         (failed("DEADLINE_EXCEEDED", "LLM_TIMEOUT"), within(4)),
@@ -285,8 +294,17 @@ MIDWAY: Sequence[Row] = (
 CONTINUED: Sequence[Row] = (
     Row(
         "cut mid-stream, continued elsewhere",
-        {"a": (cuts_midway,), "b": (no_prefill,)},
-        (failed("UNAVAILABLE", "LLM_CONNECTION"), delivered("Hello there"), asked(a=1, b=1), prefilled("Hello there")),
+        {"a": (cuts_midway,), "b": (goes_on("."),)},
+        (ok(), asked(a=1, b=1), prefilled("Hello there")),
+        kinds=(STREAM,),
+        options={"after_first_token": "AFTER_FIRST_TOKEN_CONTINUE"},
+        route=ROUTE,
+        peers=False,
+    ),
+    Row(
+        "prefill refused",
+        {"a": (cuts_midway, no_prefill), "b": (no_prefill,)},
+        (failed("UNAVAILABLE", "LLM_CONNECTION"), delivered("Hello there"), asked(a=2, b=1), prefilled("Hello there")),
         kinds=(STREAM,),
         options={"after_first_token": "AFTER_FIRST_TOKEN_CONTINUE"},
         route=ROUTE,
