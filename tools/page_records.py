@@ -22,12 +22,13 @@ _MODELS = (
     ("gpu", "llama-3.3-70b", "gpu/llama-3.3-70b", 3, 2.2, 0, 0),
 )
 _CALLERS = ("checkout", "search", "support", "support", "catalog")
+#: Code of gRPC, the provider's HTTP status, reason, message.
 _FAILURES = (
-    (8, "LLM_RATE_LIMITED", "Rate limit reached for gpt-5.2: 30,000 tokens per minute. Try again in 1.2 s."),
-    (14, "LLM_OVERLOADED", "Overloaded"),
-    (3, "LLM_CONTEXT_WINDOW_EXCEEDED", "The prompt has 214,312 tokens; the model takes 200,000."),
-    (4, "GATEWAY_TIMEOUT", "the time of the call ran out at the gateway"),
-    (1, "CANCELLED", ""),
+    (8, 429, "LLM_RATE_LIMITED", "Rate limit reached for gpt-5.2: 30,000 tokens per minute. Try again in 1.2 s."),
+    (14, 529, "LLM_OVERLOADED", "Overloaded"),
+    (3, 400, "LLM_CONTEXT_WINDOW_EXCEEDED", "The prompt has 214,312 tokens; the model takes 200,000."),
+    (4, 200, "GATEWAY_TIMEOUT", "the time of the call ran out at the gateway"),
+    (1, 200, "CANCELLED", ""),
 )
 _ASKED = (
     ("Which of these shoes are waterproof?", "Two of them: the Trail Mid and the Harbour. The Court is not."),
@@ -76,11 +77,11 @@ def _call(chance: random.Random, number: int, began: datetime) -> trace_pb2.Trac
         if streamed:
             trace["timing"]["time_to_first_token"] = _seconds(first)
     else:
-        code, reason, message = failure
+        code, upstream, reason, message = failure
         trace["status"] = {"code": code, "reason": reason, "message": message}
         trace["cancelled"] = reason == "CANCELLED"
         if reason.startswith("LLM_"):
-            attempt.update(reason=reason, message=message)
+            attempt.update(reason=reason, message=message, upstream_status=upstream)
     return _made(trace)
 
 
