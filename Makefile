@@ -130,8 +130,8 @@ test-examples: $(VENV)/.dev $(TS_READY) ## run the examples of the three languag
 
 # ------------------------------------------------------------------------------------------------------------ checks
 
-PY      := $(wildcard server tests bench tools examples/python)
-GO_DIRS := $(wildcard clients/go examples/go)
+PY      := $(wildcard server tests bench tools examples/python examples/sidecar)
+GO_DIRS := $(wildcard clients/go examples/go examples/sidecar/go)
 # What a change of the contract is held against: the last release, or main while there is none.
 BASE    ?= $(firstword $(shell git tag --list 'v*' --sort=-version:refname; git branch --all --format '%(refname)' --list main origin/main))
 

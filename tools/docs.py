@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tools import docs_configuration, docs_errors, docs_providers, docs_telemetry
+from tools import docs_configuration, docs_errors, docs_providers, docs_sidecar, docs_telemetry
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -27,6 +27,9 @@ PAGES: Mapping[str, Callable[[], Blocks]] = {
     "docs/operations.md": docs_telemetry.blocks,
     "docs/providers.md": docs_providers.blocks,
 }
+
+#: Files that are made as a whole.
+FILES: Mapping[str, Callable[[], str]] = {"docs/trace-lines.schema.json": docs_sidecar.schema}
 
 _BLOCK = re.compile(r"(<!-- begin (\w+): [^\n]* -->\n).*?(<!-- end \2 -->)", flags=re.DOTALL)
 
@@ -43,7 +46,12 @@ def written(page: str, blocks: Blocks) -> str:
 def stale() -> dict[str, str]:
     """Pages that are not what the code says, and what they should be."""
     pages = {page: written(page, make()) for page, make in PAGES.items()}
-    return {page: text for page, text in pages.items() if (ROOT / page).read_text() != text}
+    pages |= {file: make() for file, make in FILES.items()}
+    return {page: text for page, text in pages.items() if _text(ROOT / page) != text}
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text() if path.exists() else None
 
 
 def main() -> int:
@@ -57,7 +65,7 @@ def main() -> int:
         return 1 if pages else 0
     for page, text in pages.items():
         (ROOT / page).write_text(text)
-    print(f"wrote {len(PAGES)} pages, {len(pages)} changed")
+    print(f"wrote {len(PAGES) + len(FILES)} pages, {len(pages)} changed")
     return 0
 
 

@@ -70,6 +70,8 @@ class Receiver(pb_grpc.TraceServiceServicer):
     metadata: list[Mapping[str, Any]] = field(default_factory=list)
     refusing: grpc.StatusCode | None = None
     refused: int = 0
+    #: Spans that it says not to have taken.
+    rejects: int = 0
 
     def Export(  # noqa: N802  # as the service has it
         self, request: pb.ExportTraceServiceRequest, context: Any
@@ -82,7 +84,10 @@ class Receiver(pb_grpc.TraceServiceServicer):
             about = {pair.key: value_of(pair.value) for pair in resource.resource.attributes}
             for scope in resource.scope_spans:
                 self.spans += [Seen(span, about, scope.scope.name) for span in scope.spans]
-        return pb.ExportTraceServiceResponse()
+        answer = pb.ExportTraceServiceResponse()
+        if self.rejects:
+            answer.partial_success.rejected_spans, answer.partial_success.error_message = self.rejects, "too odd"
+        return answer
 
     @property
     def text(self) -> str:
@@ -101,15 +106,15 @@ class Receiver(pb_grpc.TraceServiceServicer):
 
 
 @contextmanager
-def receiver(credentials: grpc.ServerCredentials | None = None) -> Iterator[Receiver]:
+def receiver(credentials: grpc.ServerCredentials | None = None, port: int = 0) -> Iterator[Receiver]:
     """Listens while the block runs."""
     made = Receiver()
     server = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
     pb_grpc.add_TraceServiceServicer_to_server(made, server)
     if credentials is None:
-        made.url = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        made.url = f"http://127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
     else:
-        made.url = f"https://localhost:{server.add_secure_port('127.0.0.1:0', credentials)}"
+        made.url = f"https://localhost:{server.add_secure_port(f'127.0.0.1:{port}', credentials)}"
     server.start()
     try:
         yield made

@@ -37,6 +37,9 @@ SCHEMES: Mapping[str, Scheme] = {
     "clickhouse+chdb": Scheme(
         "trunkline_server.traces.clickhouse:ChdbBackend", "clickhouse+chdb:[FOLDER]", extra="chdb"
     ),
+    "unix": Scheme("trunkline_server.traces.unix:UnixBackend", "unix:/PATH/OF/THE/SOCKET"),
+    "otlp": Scheme("trunkline_server.traces.otlp:OtlpBackend", "otlp://HOST:4317", extra="otel"),
+    "otlps": Scheme("trunkline_server.traces.otlp:OtlpBackend", "otlps://HOST:4317", extra="otel"),
 }
 
 

@@ -1,0 +1,3 @@
+module github.com/trunkline/trunkline/examples/sidecar/go
+
+go 1.25
