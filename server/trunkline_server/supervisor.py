@@ -19,6 +19,7 @@ from prometheus_client import multiprocess
 
 from trunkline_server.config import ConfigError, Settings, split_address
 from trunkline_server.embedded import Endpoint
+from trunkline_server.exposition import expose
 from trunkline_server.telemetry.logs import make_log
 from trunkline_server.traces.slots import Slot
 from trunkline_server.workers import Beside, bind_help, expose, reserve, work
@@ -93,7 +94,7 @@ class Supervisor:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = self._metrics_dir
             registry = prometheus_client.CollectorRegistry()
             multiprocess.MultiProcessCollector(registry, path=self._metrics_dir)  # type: ignore[no-untyped-call]
-            exposition = expose(self._settings, registry)
+            exposition = expose(self._settings, registry, self._slot)
             for index in range(self._settings.workers):
                 self._workers[index] = self._started(index)
             beside.start()
@@ -101,7 +102,7 @@ class Supervisor:
                 return self._watch()
             finally:
                 if exposition is not None:
-                    exposition[0].shutdown()
+                    exposition.shutdown()
 
     def _watch(self) -> int:
         while not self._stopping:

@@ -13,12 +13,11 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
-import prometheus_client
-
 from trunkline_server import app as composition
 from trunkline_server.child import Child
 from trunkline_server.config import ConfigError, Settings, split_address
 from trunkline_server.embedded import Endpoint
+from trunkline_server.exposition import expose
 from trunkline_server.observation import make_metrics
 from trunkline_server.telemetry.logs import make_log
 from trunkline_server.traces.slots import Slot
@@ -57,10 +56,10 @@ async def _serve(
         app.listen()
     except OSError as error:
         raise ConfigError(bind_help(settings, error)) from None
-    exposition = None if share_port else expose(settings, metrics.registry)
+    exposition = None if share_port else expose(settings, metrics.registry, slot)
     await composition.serve(app, serving)
     if exposition is not None:
-        exposition[0].shutdown()
+        exposition.shutdown()
     return 0
 
 
@@ -130,16 +129,6 @@ class Beside:
                 except OSError as error:
                     self._log.error(f"{name} cannot be started", error=error.strerror)
             self._stop.wait(0.5)
-
-
-def expose(settings: Settings, registry: prometheus_client.CollectorRegistry) -> Any:
-    if settings.metrics is None:
-        return None
-    host, port = settings.metrics.host, settings.metrics.port
-    try:
-        return prometheus_client.start_http_server(port, host, registry=registry)
-    except OSError as error:
-        raise ConfigError(f"cannot serve metrics on {host}:{port}: {error.strerror}") from None
 
 
 def work(

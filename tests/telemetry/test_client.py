@@ -3,62 +3,55 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import json
+import sys
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.instrumentation.grpc import GrpcInstrumentorClient, filters
 from opentelemetry.propagate import inject
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tests.gateway import gateway
 from tests.telemetry.receiver import receiver
 
-from trunkline import AsyncClient, Client, NotFound
+from trunkline import AsyncClient, NotFound
+
+#: A program as the client's README has it, which prints the spans that it made.
+PROGRAM = """
+import json, sys
+from opentelemetry import trace
+from opentelemetry.instrumentation.grpc import GrpcInstrumentorClient, filters
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from trunkline import Client
+
+made = InMemorySpanExporter()
+trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))
+trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(made))
+GrpcInstrumentorClient(filter_=filters.negate(filters.method_name("StreamCompletion"))).instrument()
+with Client(sys.argv[1]) as client:
+    client.complete("Hi", model="fake/echo")
+    with client.stream("Hi", model="fake/echo") as stream:
+        "".join(stream.text())
+print(json.dumps([[f"{s.context.trace_id:032x}", f"{s.context.span_id:016x}"] for s in made.get_finished_spans()]))
+"""
 
 
-@pytest.fixture
-def spans() -> Iterator[tuple[TracerProvider, InMemorySpanExporter]]:
-    provider, exporter = TracerProvider(), InMemorySpanExporter()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    yield provider, exporter
-    provider.shutdown()
+async def test_the_blocking_client_is_instrumented_as_any_grpc_client() -> None:
+    with receiver() as to:
+        async with gateway(otel={"endpoint": to.url}) as gw:
+            program = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", PROGRAM, gw.address, stdout=asyncio.subprocess.PIPE
+            )
+            printed, _ = await program.communicate()
 
-
-async def test_the_blocking_client_is_instrumented_as_any_grpc_client(
-    spans: tuple[TracerProvider, InMemorySpanExporter],
-) -> None:
-    provider, exporter = spans
-    # Of a stream it makes a generator, which cannot be cancelled.
-    instrumentor = GrpcInstrumentorClient(filter_=filters.negate(filters.method_name("StreamCompletion")))
-    instrumentor.instrument(tracer_provider=provider)
-    try:
-        with receiver() as to:
-            async with gateway(otel={"endpoint": to.url}) as gw:
-                await asyncio.to_thread(used, gw.address)
-    finally:
-        instrumentor.uninstrument()
-
-    [span] = exporter.get_finished_spans()
-    assert span.name.endswith("/CreateCompletion")
-    assert span.context is not None
-    [server] = [one for one in to.servers if one.trace == f"{span.context.trace_id:032x}"]
-    assert server.parent == f"{span.context.span_id:016x}"
+    [[trace_id, span_id]] = json.loads(printed)
+    assert [one.parent for one in to.servers if one.trace == trace_id] == [span_id]
     assert len(to.servers) == 2
 
 
-def used(address: str) -> None:
-    with Client(address) as client:
-        assert client.complete("Hi", model="fake/echo").choices
-        with client.stream("Hi", model="fake/echo") as stream:
-            assert "".join(stream.text())
-
-
-async def test_an_asynchronous_client_hands_its_trace_over_by_metadata(
-    spans: tuple[TracerProvider, InMemorySpanExporter],
-) -> None:
-    tracer = spans[0].get_tracer("program")
+async def test_a_client_hands_its_trace_over_by_metadata() -> None:
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("program")
     with receiver() as to:
         async with gateway(otel={"endpoint": to.url}) as gw, AsyncClient(gw.address) as client:
             with tracer.start_as_current_span("work") as span:

@@ -145,7 +145,8 @@ class Attempts:
         target, wait = again
         if not target.health.budget.take(now):
             raise self._spent(told)
-        await asyncio.sleep(wait)
+        with self.call.waiting:
+            await asyncio.sleep(wait)
         return target, Cause.RETRY
 
     # -- steps --------------------------------------------------------------------------------------------------------

@@ -100,6 +100,7 @@ def bare(ended: Ended) -> Trace:
     if facts.capture != _OFF:
         trace.request_id, trace.streamed = facts.request_id, facts.streamed
         trace.otel_trace_id, trace.otel_span_id = facts.otel_trace_id, facts.otel_span_id
+        trace.otel_parent_span_id = facts.otel_parent_span_id
     return trace
 
 

@@ -25,6 +25,8 @@ class Opened(msgspec.Struct, array_like=True, tag=1, gc=False):
     request_bytes: int
     #: Tokens of the prompt by estimate, where `request` does not hold it.
     estimated_tokens: int = 0
+    #: Of the caller's span.
+    otel_parent_span_id: str = ""
 
 
 class Tried(msgspec.Struct, array_like=True, gc=False):
@@ -84,6 +86,8 @@ class Closed(msgspec.Struct, array_like=True, tag=2, gc=False):
     #: The messages sent to the caller, as far as they are kept.
     answer: list[bytes]
     answer_truncated: bool
+    #: Of the caller's span.
+    otel_parent_span_id: str = ""
 
 
 class Lost(msgspec.Struct, array_like=True, tag=3, gc=False):

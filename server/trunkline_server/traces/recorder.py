@@ -50,7 +50,7 @@ class JournalRecorder:
             # Made now: what is known changes while the call goes on.
             entry = Opened(
                 call.id, call.method, call.create_time, call.caller, call.request_id, capture, call.streamed,
-                call.otel_trace_id, call.otel_span_id, data, size, estimated,
+                call.otel_trace_id, call.otel_span_id, data, size, estimated, call.otel_parent_span_id,
             )  # fmt: skip
             self._journal.put(call.id, _FACTS + len(data), lambda: entry)
         except Exception:  # noqa: BLE001  # a record that cannot be made fails no call
@@ -106,6 +106,7 @@ def _closed(call: Call, capture: int, code: int, reason: str, status: bytes, tot
         attempts=[_tried(attempt, received, quoting=capture == FULL) for attempt in call.attempts] if known else [],
         answer=call.answer.pieces,
         answer_truncated=call.answer.truncated,
+        otel_parent_span_id=call.otel_parent_span_id if known else "",
     )
 
 
