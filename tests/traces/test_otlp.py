@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 import trustme
-from tests.gateway import until
+from tests.gateway import create, gateway, until
 from tests.telemetry.receiver import Receiver, Seen, receiver
 from tests.traces.samples import NOON, duration, record, sample, timestamp, trace_id
 from tests.traces.writing import Taken, WritingContract
@@ -332,3 +332,25 @@ def test_an_id_that_is_none_of_ours_makes_ids_too() -> None:
 
     assert len(made) == 4
     assert all(len(one) == 16 and any(one) for one in made)
+
+
+# -- with the whole gateway -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spans", [False, True], ids=["alone", "below the server's spans"])
+async def test_calls_of_a_gateway_are_in_the_callers_trace(tmp_path: Path, spans: bool) -> None:
+    with receiver() as to:
+        traces = [to.url.replace("http:", "otlp:")]
+        otel = {"endpoint": to.url} if spans else {}
+        async with gateway(state_dir=tmp_path / "state", traces=traces, otel=otel) as gw:
+            answer = await gw.complete(create("fake/echo"), metadata=(("traceparent", f"00-{TRACE}-{SPAN}-01"),))
+            await until(lambda: any(seen.scope == "trunkline.traces" for seen in to.spans))
+
+    [call] = [seen for seen in to.spans if seen.scope == "trunkline.traces" and seen.span.kind != 3]
+    assert (call.trace, call.attributes["trunkline.call.id"]) == (TRACE, answer.id)
+    if spans:
+        [server] = to.servers
+        assert (server.parent, call.parent) == (SPAN, server.id)
+    else:
+        assert call.parent == SPAN
+    assert len({seen.id for seen in to.spans}) == len(to.spans)

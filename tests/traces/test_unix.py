@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 from google.protobuf import json_format
+from tests.gateway import create, failing, gateway
 from tests.traces.samples import record, sample
 from tests.traces.sidecars import ROOT, sidecar
 from tests.traces.writing import Taken, WritingContract
@@ -271,3 +272,26 @@ def test_a_url_names_a_path(url: str, tmp_path: Path) -> None:
     backend = open_backend(url, tmp_path)
 
     assert backend.path == Path("/run/a b.sock")  # type: ignore[attr-defined]  # of this one
+
+
+# -- with the whole gateway -------------------------------------------------------------------------------------------
+
+
+async def test_calls_of_a_gateway_reach_a_sidecar_that_was_away_at_the_time(tmp_path: Path) -> None:
+    parent = ("traceparent", f"00-{'ab' * 16}-{'cd' * 8}-01")
+    async with sidecar("example", tmp_path) as receiver:
+        await receiver.stop()
+        traces = [f"unix:{receiver.path}?ack=1"]
+        async with gateway(state_dir=tmp_path / "state", traces=traces) as gw:
+            answer = await gw.complete(create("fake/echo"), metadata=(parent,))
+            await failing(gw.completions.CreateCompletion(create("nobody/x")))
+            await receiver.start()
+            ids = await receiver.ids(2)
+            [whole, refused] = [line["trace"] for line in receiver.records()]
+
+    assert ids[0] == answer.id
+    assert (whole["otelTraceId"], whole["otelParentSpanId"], "otelSpanId" in whole) == ("ab" * 16, "cd" * 8, False)
+    assert whole["completion"]["choices"][0]["message"]["parts"][0]["text"]["text"] == "You said: Hi"
+    assert refused["status"]["reason"] == "MODEL_NOT_FOUND"
+    for line in receiver.lines():
+        VALIDATOR.validate(line)
