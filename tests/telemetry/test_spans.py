@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -12,13 +13,14 @@ from typing import Any
 import grpc
 import pytest
 import trustme
-from tests.gateway import create, failing, gateway, stream
+from tests.gateway import create, failing, gateway, settings, stream
 from tests.process import connected, server_process
 from tests.telemetry.receiver import receiver
 from tests.upstream import Exchange, says, silent, upstream
 
 from trunkline.v1alpha import pipeline_service_pb2
 from trunkline.v1alpha.pipeline_service_pb2_grpc import PipelineServiceStub
+from trunkline_server import app as composition
 from trunkline_server.config import ConfigError
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -171,16 +173,14 @@ async def test_a_protocol_that_is_not_spoken_here_is_told(monkeypatch: pytest.Mo
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
 
     with pytest.raises(ConfigError, match="OTEL_EXPORTER_OTLP_PROTOCOL is 'http/protobuf'; spans leave over gRPC"):
-        async with gateway(otel={"endpoint": "http://127.0.0.1:4318"}):
-            pass
+        composition.build(settings(otel={"endpoint": "http://127.0.0.1:4318"}), os.environ)
 
 
 async def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trunkline_server.rpc.spans", None)
 
     with pytest.raises(ConfigError, match=r"pip install 'trunkline-server\[otel\]'"):
-        async with gateway(otel={"endpoint": "http://127.0.0.1:4317"}):
-            pass
+        composition.build(settings(otel={"endpoint": "http://127.0.0.1:4317"}), os.environ)
 
 
 async def test_spans_leave_over_tls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
