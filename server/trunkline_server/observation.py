@@ -38,7 +38,7 @@ class Observation:
         """Waits, within bounds, until what was told has left."""
         if self.spans is not None:
             await asyncio.to_thread(self.spans.close, SPANS_PATIENCE)
-        await asyncio.to_thread(self.telemetry.drain)
+        await asyncio.to_thread(self.telemetry.close)
 
 
 def make_metrics(settings: Settings) -> Metrics:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from tests.gateway import Gateway, Reader, create, failing, gateway, stream
+from tests.gateway import Gateway, Reader, create, failing, gateway, stream, until
 from tests.telemetry.receiver import Receiver, Seen, receiver
 from tests.upstream import Exchange, Upstream, chat, chat_events, piece, upstream
 
@@ -175,15 +175,11 @@ async def drained(scene: Scene) -> None:
 
 
 async def refused_by_a_drain(scene: Scene) -> None:
-    other = scene.gw.completions.CreateCompletion(create("up/silent"), metadata=(KEY,))
-    waiting = asyncio.ensure_future(failing(other))
-    await scene.up.next()
-    scene.gw.app.server._boundary.running.draining = True
+    # A first call, so that the connection is there.
+    await scene.gw.complete(create("fake/echo"), metadata=(KEY,))
+    scene.gw.stop.set()
+    await until(lambda: scene.gw.app.server._boundary.running.draining)
     await scene.finish(scene.call())
-    scene.gw.app.server._boundary.running.draining = False
-    other.cancel()
-    waiting.cancel()
-    await asyncio.wait({waiting})
 
 
 async def cancelled_by_rpc(scene: Scene) -> None:

@@ -95,6 +95,20 @@ def test_what_is_written_at_once_is_no_larger_than_a_pipe_takes_whole() -> None:
     assert [size for size in sizes if size > 4096] == [10_000]
 
 
+def test_a_closed_writer_has_no_thread_and_takes_lines_all_the_same() -> None:
+    stream = io.StringIO()
+    writer = LineWriter(stream)
+    for word in ("one", "two"):
+        writer.write(f"{word}\n")
+        assert writer.close(PATIENCE)
+        thread = writer._thread
+        if thread is not None:
+            thread.join(PATIENCE)
+        assert writer._thread is None
+
+    assert stream.getvalue().split() == ["one", "two"]
+
+
 @pytest.mark.parametrize("form", ["json", "text"])
 def test_both_forms_go_through_the_writer(form: str) -> None:
     stream = io.StringIO()

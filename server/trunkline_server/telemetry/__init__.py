@@ -84,6 +84,11 @@ class Telemetry:
         if self.writer is not None:
             self.writer.drain()
 
+    def close(self) -> None:
+        """As `drain`, and nothing more is expected."""
+        if self.writer is not None:
+            self.writer.close()
+
 
 def facts(call: Call, code: str, reason: str, request_bytes: int, seconds: float) -> dict[str, object]:
     """The line of a call."""

@@ -47,6 +47,9 @@ class LineWriter:
         self._told = 0
         self._more = threading.Event()
         self._hurry = threading.Event()
+        self._closing = threading.Event()
+        # A thread that ends may meet the one that follows it.
+        self._lock = threading.Lock()
         self._writing = False
         self._thread: threading.Thread | None = None
 
@@ -78,8 +81,16 @@ class LineWriter:
         self._hurry.clear()
         return not (self._lines or self._writing)
 
+    def close(self, patience: float = _PATIENCE) -> bool:
+        """As `drain`, and the thread ends. A line that is written later begins another."""
+        done = self.drain(patience)
+        self._closing.set()
+        self._more.set()
+        return done
+
     def _start(self) -> None:
         # A daemon: a reader who never reads must not keep the process alive.
+        self._closing.clear()
         self._thread = threading.Thread(target=self._run, name="trunkline-log", daemon=True)
         self._thread.start()
         atexit.register(self.drain)
@@ -87,17 +98,27 @@ class LineWriter:
     def _run(self) -> None:
         while True:
             self._more.wait()
+            if self._closing.is_set() and not self._lines:
+                self._thread = None
+                self._more.clear()
+                if not self._lines:
+                    atexit.unregister(self.drain)
+                    return
             # Waking up once for many lines costs the event loop less than once for each.
             self._hurry.wait(_GATHER)
             self._more.clear()
-            self._writing = True
-            while self._lines:
-                self._write(self._piece())
-            untold = self.dropped - self._told
-            if untold:
-                self._told += untold
-                self._write(line("log lines dropped", "warning", {"count": untold}))
-            self._writing = False
+            with self._lock:
+                self._write_all()
+
+    def _write_all(self) -> None:
+        self._writing = True
+        while self._lines:
+            self._write(self._piece())
+        untold = self.dropped - self._told
+        if untold:
+            self._told += untold
+            self._write(line("log lines dropped", "warning", {"count": untold}))
+        self._writing = False
 
     def _piece(self) -> str:
         """Lines for one write. Those of other processes come between writes, not into one that the pipe takes whole."""
