@@ -22,7 +22,7 @@ from trunkline_server.embedded import Endpoint
 from trunkline_server.exposition import expose
 from trunkline_server.telemetry.logs import make_log
 from trunkline_server.traces.slots import Slot
-from trunkline_server.workers import Beside, bind_help, expose, reserve, work
+from trunkline_server.workers import Beside, bind_help, reserve, work
 
 #: A worker that dies sooner than this after its start is not replaced at once, but with growing delay.
 HEALTHY_AFTER = 10.0
