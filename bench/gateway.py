@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ _KEY = "a-key-for-the-benchmark-only"
 class Trunkline(Process):
     """A server process that answers."""
 
-    def __init__(self, upstream: str, folder: Path) -> None:
-        """`upstream`: its address."""
+    def __init__(self, upstream: str, folder: Path, *, env: Mapping[str, str] | None = None, **more: Any) -> None:
+        """`upstream`: its address; `more`: other settings. Calls are not recorded unless those say so."""
         port = free_port()
         self.address = f"127.0.0.1:{port}"
         settings = {
@@ -33,13 +34,14 @@ class Trunkline(Process):
                 PROVIDER: {"kind": "openai", "base_url": f"http://{upstream}/v1", "api_key_env": "BENCH_KEY"},
             },
             "local": {"enabled": False},
-            "traces": "off",
             "metrics": {"port": free_port()},
+            "traces": "off",
+            **more,
         }
         file = folder / "trunkline.yaml"
         file.write_text(json.dumps(settings))  # JSON is YAML
         command = [sys.executable, "-m", "trunkline_server", "serve", "--config", str(file)]
-        super().__init__("trunkline", command, env={"BENCH_KEY": _KEY}, log=folder / "trunkline.log")
+        super().__init__("trunkline", command, env={"BENCH_KEY": _KEY, **(env or {})}, log=folder / "trunkline.log")
         try:
             wait_for_port(self, port, 30)
             #: Seconds from its start to health SERVING.

@@ -70,6 +70,10 @@ class Process:
         """Counts the processes that it has started, too."""
         self._processes = [self._processes[0], *self._processes[0].children(recursive=True)]
 
+    def cpu_alone(self) -> float:
+        """As `cpu`, of the process itself."""
+        return _cpu(self._processes[0])
+
     def cpu(self) -> float:
         """Seconds of CPU so far, user and system, of all its threads."""
         return sum(map(_cpu, self._processes))

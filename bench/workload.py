@@ -50,19 +50,28 @@ class Call:
     together: int = 1
     #: Stays open after the last event.
     held: bool = False
+    #: How often the question is put, and the answer given if it is not streamed.
+    asks: int = 1
+    says: int = 1
 
     @property
     def text(self) -> str:
         """What the caller must get."""
-        return "".join(map(word, range(self.events))) if self.events else ANSWER
+        return "".join(map(word, range(self.events))) if self.events else ANSWER * self.says
+
+    @property
+    def question(self) -> str:
+        return QUESTION * self.asks
 
 
 UNARY = Call("answer", 0)
+#: 2 KB there and 2 KB back.
+LARGER = Call("larger", 0, asks=2, says=5)
 PACED = Call("paced", PACED_EVENTS, PACE)
 BURSTY = Call("burst", BURST_EVENTS, BURST_PAUSE, BURST)
 HELD = Call("held", HELD_EVENTS, PACE, held=True)
 
-CALLS = {call.model: call for call in (UNARY, PACED, BURSTY, HELD)}
+CALLS = {call.model: call for call in (UNARY, LARGER, PACED, BURSTY, HELD)}
 
 
 def word(number: int) -> str:
@@ -74,7 +83,7 @@ def grpc_request(call: Call, provider: str) -> bytes:
     """The call as trunkline takes it."""
     spec = completion_pb2.CompletionSpec(
         model=f"{provider}/{call.model}",
-        messages=[_message(message_pb2.ROLE_SYSTEM, SYSTEM), _message(message_pb2.ROLE_USER, QUESTION)],
+        messages=[_message(message_pb2.ROLE_SYSTEM, SYSTEM), _message(message_pb2.ROLE_USER, call.question)],
         params=generation_pb2.GenerationParams(temperature=0.5, max_output_tokens=1000),
     )
     if call.events:
@@ -86,7 +95,7 @@ def http_request(call: Call) -> bytes:
     """The same call as OpenAI takes it."""
     body: dict[str, object] = {
         "model": call.model,
-        "messages": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION}],
+        "messages": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": call.question}],
         "temperature": 0.5,
         "max_completion_tokens": 1000,
     }

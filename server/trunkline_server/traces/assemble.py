@@ -44,16 +44,20 @@ class Assembler:
         self._kinds = kinds
         self._most = record_bytes
 
-    def trace(self, ended: Ended) -> Trace:
-        """Whatever is odd about a call, there is a trace of it."""
+    def payload(self, ended: Ended) -> bytes:
+        """The trace of a call, serialized."""
         trace = bare(ended)
         if trace.capture != _OFF:
             request = _request(ended.opened, trace)
             if ended.closed is not None:
                 self._add_end(trace, ended.closed, request, ended.opened)
-            self._masker(trace)
+        payload = trace.SerializeToString()
+        if self._masker(trace, payload):
+            payload = trace.SerializeToString()
+        if len(payload) > self._most:
             cut(trace, self._most)
-        return trace
+            payload = trace.SerializeToString()
+        return payload
 
     def _add_end(self, trace: Trace, closed: Closed, request: Any, opened: Opened | None) -> None:
         trace.provider, trace.model = closed.provider, closed.model

@@ -26,7 +26,11 @@ BUFFER = 64 * 1024 * 1024
 #: Bytes of a file beyond which the next one is begun, and seconds of silence after which it is.
 FILE_BYTES, QUIET = 8 * 1024 * 1024, 1.0
 
-#: Makes an entry, in the thread.
+#: Larger entries are encoded in the thread. Smaller ones at once: what they are made of is then free, and need not be
+#: looked at when garbage is collected.
+LARGE = 256 * 1024
+
+#: Makes an entry.
 Maker: TypeAlias = Callable[[], Entry]
 
 
@@ -46,7 +50,7 @@ class Journal:
         self._told = told
         self._lock_file: int | None = _locked(folder, self.worker)
         self._mutex = threading.Lock()
-        self._waiting: deque[tuple[str, int, Maker]] = deque()
+        self._waiting: deque[tuple[str, int, bytes | Maker]] = deque()
         self._bytes = 0
         self._lost: list[str] = []
         #: Calls of which less is recorded than happened.
@@ -65,8 +69,9 @@ class Journal:
 
     def put(self, call_id: str, size: int, make: Maker) -> None:
         """Hands over an entry of about `size` bytes, made from what does not change any more."""
+        entry = encode(make()) if size < LARGE else make
         with self._mutex:
-            self._waiting.append((call_id, size, make))
+            self._waiting.append((call_id, size, entry))
             self._bytes += size
             if self._bytes > BUFFER:
                 self._shed()
@@ -74,6 +79,12 @@ class Journal:
                 return
             self._idle = False
         self._wake.set()
+
+    def lose(self, call_id: str) -> None:
+        """Of this call no more can be told."""
+        with self._mutex:
+            self._lost.append(call_id)
+            self.lost += 1
 
     def close(self, patience: float = 5.0) -> None:
         """Writes what waits, for so many seconds at most, and lets the journal go."""
@@ -118,9 +129,9 @@ class Journal:
                 self._idle = True
                 return False
         pieces = [self._unwritten] if self._unwritten else []
-        for _, _, make in batch:
+        for _, _, entry in batch:
             with suppress(Exception):  # one that cannot be encoded costs no other
-                pieces += frame(encode(make()))
+                pieces += frame(entry if isinstance(entry, bytes) else encode(entry()))
         if lost:
             pieces += frame(encode(Lost(lost)))
         self._unwritten = self._append(b"".join(pieces))

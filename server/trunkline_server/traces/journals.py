@@ -32,7 +32,7 @@ from trunkline_server.traces.entries import (
 from trunkline_server.traces.frames import HEAD, Damaged, frame, frames, missing
 
 #: Bytes read of a file at once; a larger entry is read whole.
-CHUNK = 1 << 20
+CHUNK = 1 << 18
 #: Seconds after which the open calls of a file that is finished are carried away.
 LINGER = 5.0
 #: Bytes of a file of ours beyond which another is begun, and how many there may be before the oldest is rewritten.

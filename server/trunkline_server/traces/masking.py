@@ -32,12 +32,15 @@ class Masker:
         self._redactor = redactor
         self._patterns = [re.compile(pattern) for pattern in patterns]
 
-    def __call__(self, trace: trace_pb2.Trace) -> None:
+    def __call__(self, trace: trace_pb2.Trace, payload: bytes) -> bool:
+        """`payload`: the trace, serialized. False if nothing was changed."""
+        cut_off = any(attempt.request.truncated or attempt.response.truncated for attempt in trace.attempts)
+        if not self._patterns and not cut_off and not self._redactor.suspects(payload):
+            return False
         texts: list[_Text] = []
         _collect(trace, texts)
-        # In most traces there is nothing: all are looked through at once.
-        joined = "\n".join([text for _, _, text in texts])
-        if self._masked(joined) != joined:
+        # Most of them hold nothing: all are looked through at once.
+        if self._suspects("\n".join([text for _, _, text in texts]).encode("utf-8", "surrogatepass")):
             for holder, name, text in texts:
                 masked = self._masked(text)
                 if masked == text:
@@ -47,16 +50,17 @@ class Masker:
                 else:
                     holder[name] = masked
         payloads = [payload for attempt in trace.attempts for payload in (attempt.request, attempt.response)]
-        for payload in (*payloads, trace.completion.raw) if trace.HasField("completion") else payloads:
-            if payload.body:
-                payload.body = self._body(payload.body, payload.truncated)
+        for body in (*payloads, trace.completion.raw) if trace.HasField("completion") else payloads:
+            if body.body and (body.truncated or self._suspects(body.body)):
+                body.body = self._body(body.body, body.truncated)
+        return True
+
+    def _suspects(self, data: bytes) -> bool:
+        return bool(self._patterns) or self._redactor.suspects(data)
 
     def _body(self, body: bytes, truncated: bool) -> bytes:
-        text = body.decode("utf-8", "surrogateescape")
-        masked = self._masked(text)
-        if truncated:
-            return masked[:-_TAIL].encode("utf-8", "surrogateescape")
-        return body if masked == text else masked.encode("utf-8", "surrogateescape")
+        masked = self._masked(body.decode("utf-8", "surrogateescape"))
+        return (masked[:-_TAIL] if truncated else masked).encode("utf-8", "surrogateescape")
 
     def _masked(self, text: str) -> str:
         text = self._redactor(text)
@@ -93,8 +97,6 @@ def _is_map(field: FieldDescriptor) -> bool:
 def cut(trace: trace_pb2.Trace, most: int) -> None:
     """Cuts what is longest until the trace has at most `most` bytes, and marks it; then what is in the middle."""
     excess = trace.ByteSize() - most
-    if excess <= 0:
-        return
     trace.truncated = True
     for holder, name, size in sorted(_long(trace), key=lambda one: one[2], reverse=True):
         if excess <= 0:

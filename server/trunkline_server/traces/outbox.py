@@ -19,7 +19,7 @@ from trunkline_server.traces.frames import Damaged, frame, frames, missing
 
 #: Segments are of this size, or of this share of the bound where that is less.
 SEGMENT_BYTES, SEGMENT_SHARE = 8 * 1024 * 1024, 16
-CHUNK = 1 << 20
+CHUNK = 1 << 19
 #: Seconds after which a segment is deleted that all backends have taken, though it is not full.
 QUIET = 2.0
 

@@ -22,7 +22,7 @@ from trunkline_server.traces.status import Status, write
 from trunkline_server.traces.tail import Feeder
 
 #: Calls assembled between two looks at what else there is to do.
-AT_ONCE = 32
+AT_ONCE = 64
 #: Seconds between two looks at the journals while calls end, and while none does.
 BUSY, IDLE = 0.05, 0.2
 #: Seconds between two looks at processes, files and figures.
@@ -130,11 +130,10 @@ class Pipeline:
 
     def _assembled(self, ended: Ended) -> tuple[str, bytes]:
         try:
-            trace = self._assembler.trace(ended)
+            return ended.id, self._assembler.payload(ended)
         except Exception as error:  # noqa: BLE001  # a call that cannot be understood is still a call
             self._log.error("trace cannot be made", trace=ended.id, error=type(error).__name__)
-            trace = bare(ended)
-        return ended.id, trace.SerializeToString()
+            return ended.id, bare(ended).SerializeToString()
 
     def _store(self) -> bool:
         """False if the disk takes nothing now."""

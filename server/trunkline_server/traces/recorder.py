@@ -63,8 +63,8 @@ class JournalRecorder:
             for attempt in call.attempts:
                 size += _FACTS + attempt.request.size + attempt.response.size
             self._journal.put(call.id, size, self._closing(call, code, reason, status, total))
-        except Exception:  # noqa: BLE001, S110  # as above
-            pass
+        except Exception:  # noqa: BLE001  # as above
+            self._journal.lose(call.id)
 
     def _closing(self, call: Call, code: int, reason: str, status: bytes, total: float) -> Callable[[], Closed]:
         capture = call.capture or self._capture

@@ -17,7 +17,7 @@ from trunkline_server.traces.outbox import Cursor, Outbox, Stored
 from trunkline_server.traces.status import BackendStatus
 
 #: Traces and bytes of a batch, and seconds that it waits for more.
-MOST, MOST_BYTES, LINGER = 500, 4 * 1024 * 1024, 0.1
+MOST, MOST_BYTES, LINGER = 500, 4 * 1024 * 1024, 0.25
 #: Seconds before the next try after a failure: at first, and at most; half of it is chance.
 FIRST_DELAY, LONGEST_DELAY = 0.1, 30.0
 #: Seconds that a backend has to open, and to take a batch.

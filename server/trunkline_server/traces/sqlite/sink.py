@@ -37,7 +37,7 @@ class SqliteSink:
         self._path = path
         self._thread = ThreadPoolExecutor(1, "sqlite-sink")
         self._connection: sqlite3.Connection | None = None
-        self._compress = zstandard.ZstdCompressor(level=3).compress
+        self._compress = zstandard.ZstdCompressor(level=1).compress
 
     async def open(self) -> None:
         await self._in_thread(self._open)
