@@ -56,7 +56,7 @@ class Catalog:
     """Lists models and counts tokens on the engine's providers."""
 
     engine: Engine
-    _lists: dict[str, tuple[float, list[ListedModel]]] = field(default_factory=dict)
+    _lists: dict[str, tuple[float, Provider, list[ListedModel]]] = field(default_factory=dict)
 
     async def models(self, call: Call, only: str = "") -> tuple[list[pb.Model], list[pb.UnlistedProvider]]:
         """All models, by provider and then as the provider lists them, and the providers that could not be asked.
@@ -68,10 +68,11 @@ class Catalog:
             known = ", ".join(sorted(self.engine.providers)) or "none"
             text = f"no provider {only!r}: the configured providers are {known}"
             raise InvalidRequest(f"provider: {text}", violations=[Violation("provider", text)])
-        providers = sorted(
-            (p for p in self.engine.providers.values() if not only or p.name == only), key=lambda p: p.name
-        )
-        lists = await asyncio.gather(*(self._listed(provider, call) for provider in providers))
+        with self.engine.table as table:
+            providers = sorted(
+                (p for p in table.providers.values() if not only or p.name == only), key=lambda p: p.name
+            )
+            lists = await asyncio.gather(*(self._listed(provider, call) for provider in providers))
         models: list[pb.Model] = []
         unlisted = []
         for provider, found in zip(providers, lists, strict=True):
@@ -87,9 +88,10 @@ class Catalog:
 
     async def model(self, call: Call, name: str) -> pb.Model:
         """One model. Raises ModelNotFound for one that its provider does not list."""
-        candidate = self.engine.table.resolve(name).candidates[0]
-        provider = candidate.provider
-        listed = await self._listed(provider, call)
+        with self.engine.table as table:
+            candidate = table.resolve(name).candidates[0]
+            provider = candidate.provider
+            listed = await self._listed(provider, call)
         if isinstance(listed, GatewayError):
             raise listed
         for found in self._with_aliased(provider, listed):
@@ -105,7 +107,7 @@ class Catalog:
         async def attempt(candidate: Candidate, cause: Cause) -> completion_service_pb2.CountTokensResponse:
             return await _count(call, candidate, cause, spec, options)
 
-        return await self.engine.attempts(call, spec.model, options, spec.labels).run(attempt)
+        return await self.engine.run(call, spec.model, options, spec.labels, attempt)
 
     async def _listed(self, provider: Provider, call: Call) -> list[ListedModel] | GatewayError:
         known = [ListedModel(name) for name in provider.models]
@@ -113,8 +115,8 @@ class Catalog:
         if provider.models or not isinstance(dialect, ListingDialect):
             return known
         kept = self._lists.get(provider.name)
-        if kept is not None and time.monotonic() - kept[0] < KEPT:
-            return kept[1]
+        if kept is not None and kept[1] is provider and time.monotonic() - kept[0] < KEPT:
+            return kept[2]
         try:
             async with asyncio.timeout(PATIENCE):
                 listed = await _all_listed(provider, dialect, call)
@@ -126,7 +128,7 @@ class Catalog:
             if isinstance(error, LLMError):
                 error.provider = provider.name
             return error
-        self._lists[provider.name] = (time.monotonic(), listed)
+        self._lists[provider.name] = (time.monotonic(), provider, listed)
         return listed
 
     def _model(self, provider: Provider, listed: ListedModel) -> pb.Model:

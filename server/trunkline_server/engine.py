@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 
@@ -13,8 +14,8 @@ from trunkline_server.call import Call, Cause
 from trunkline_server.exchange import Prepared, exchange, prepare
 from trunkline_server.providers.assembly import Assembly, StreamEvent
 from trunkline_server.providers.provider import Provider
-from trunkline_server.routing.attempts import Attempts, Try
-from trunkline_server.routing.table import Candidate, Route, Table
+from trunkline_server.routing.attempts import T, Try, Work, attempts_at
+from trunkline_server.routing.table import Candidate, Table
 
 MAX_RAW_BYTES = 1024 * 1024
 
@@ -27,20 +28,37 @@ StreamOptions = completion_service_pb2.StreamOptions
 class Engine:
     """Runs completions. Holds no state of a call; closed by whoever made it."""
 
-    #: Replaced as a whole: a call keeps the one that it began with.
+    #: Replaced as a whole (`replace`): a call keeps the one that it began with.
     table: Table
     admission: Admission = field(default_factory=Admission)
+    #: Tables that were replaced and have calls yet.
+    _replaced: list[Table] = field(default_factory=list)
+    _closing: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def providers(self) -> Mapping[str, Provider]:
         return self.table.providers
 
-    def attempts(
-        self, call: Call, name: str, options: CallOptions, labels: Mapping[str, str], *, streamed: bool = False
-    ) -> Attempts:
-        """The attempts of a call for a model. Raises ModelNotFound and InvalidRequest."""
-        route = self.table.resolve(name, options.credential)
-        return Attempts(call, route, streamed=streamed, label=_label(route, labels))
+    def replace(self, table: Table) -> None:
+        """Calls that come see the new table. A provider that only older ones have is closed when no call uses those."""
+        old, self.table = self.table, table
+        old.idle = self._sweep
+        self._replaced.append(old)
+        self._sweep()
+
+    async def run(
+        self,
+        call: Call,
+        name: str,
+        options: CallOptions,
+        labels: Mapping[str, str],
+        work: Work[T],
+        *,
+        hedged: bool = False,
+    ) -> T:
+        """What one attempt at the model makes, or another one. Raises GatewayError."""
+        with self.table as table:
+            return await attempts_at(table, call, name, options, labels).run(work, hedged=hedged)
 
     async def complete(self, call: Call, spec: CompletionSpec, options: CallOptions) -> completion_pb2.Completion:
         """The whole answer. Raises GatewayError."""
@@ -49,7 +67,7 @@ class Engine:
             ready = prepare(call, candidate, spec, options, stream=False)
             return await _whole(call, ready, cause, include_raw=options.include_raw)
 
-        return await self.attempts(call, spec.model, options, spec.labels).run(attempt, hedged=options.hedge)
+        return await self.run(call, spec.model, options, spec.labels, attempt, hedged=options.hedge)
 
     def stream(
         self, call: Call, spec: CompletionSpec, options: CallOptions, stream_options: StreamOptions
@@ -59,16 +77,26 @@ class Engine:
         The events before the provider's first are the caller's to make (`started`), so that a failure before then has
         sent nothing.
         """
-        return streaming.events(call, self.attempts, spec, options, stream_options)
+        return streaming.events(call, lambda: self.table, spec, options, stream_options)
 
     async def aclose(self) -> None:
-        for provider in self.providers.values():
-            await provider.aclose()
+        for table in (self.table, *self._replaced):
+            for provider in table.providers.values():
+                await provider.aclose()
+        if self._closing:
+            await asyncio.wait(self._closing)
 
-
-def _label(route: Route, labels: Mapping[str, str]) -> str | None:
-    """The call's value of the label that the route is sticky by."""
-    return labels.get(route.sticky_label) if route.sticky_label else None
+    def _sweep(self) -> None:
+        """Closes providers that no call can reach any more."""
+        busy = [table for table in self._replaced if table.calls]
+        used = {id(provider) for table in (self.table, *busy) for provider in table.providers.values()}
+        gone = {id(provider): provider for table in self._replaced for provider in table.providers.values()}
+        self._replaced = busy
+        for key, provider in gone.items():
+            if key not in used:
+                task = asyncio.ensure_future(provider.aclose())
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
 
 
 async def _whole(call: Call, ready: Prepared, cause: Cause, *, include_raw: bool) -> completion_pb2.Completion:

@@ -15,9 +15,9 @@ from trunkline_server.errors import GatewayError, LLMError
 from trunkline_server.exchange import CallOptions, CompletionSpec, Prepared, prepare
 from trunkline_server.providers.assembly import Assembly, StreamEvent
 from trunkline_server.reading import Reading
-from trunkline_server.routing.attempts import NOBODY_ASKED, Attempts
+from trunkline_server.routing.attempts import NOBODY_ASKED, Attempts, attempts_at
 from trunkline_server.routing.durations import seconds_of
-from trunkline_server.routing.table import Candidate
+from trunkline_server.routing.table import Candidate, Table
 
 StreamOptions = completion_service_pb2.StreamOptions
 
@@ -71,32 +71,36 @@ class Beginning:
 
 async def events(
     call: Call,
-    attempts_at: Callable[..., Attempts],
+    current: Callable[[], Table],
     spec: CompletionSpec,
     options: CallOptions,
     stream_options: StreamOptions,
 ) -> AsyncGenerator[list[StreamEvent]]:
-    """Batches of events that leave together; the last one ends with `finished`. Raises GatewayError."""
+    """Batches of events that leave together; the last one ends with `finished`. Raises GatewayError.
+
+    `current`: the table of the moment when the call begins.
+    """
     late, include_completion = options.after_first_token, stream_options.include_completion
-    attempts = attempts_at(call, spec.model, options, spec.labels, streamed=True)
-    beginning = Beginning(call, spec, options, stream_options)
-    answer = await attempts.run(beginning.begin, hedged=options.hedge, discard=Reading.aclose)
-    # A stream lasts. What it holds of the request, it holds as long: a prompt can have megabytes.
-    again = partial(_again, attempts, beginning, late) if late in (_RESTART, _CONTINUE) else None
-    del attempts_at, attempts, beginning, spec, options, stream_options
-    while True:
-        try:
-            async with aclosing(answer.rest):
-                batch, answer.first = answer.first, []
-                yield batch
-                async for batch in answer.rest:
+    with current() as table:
+        attempts = attempts_at(table, call, spec.model, options, spec.labels, streamed=True)
+        beginning = Beginning(call, spec, options, stream_options)
+        answer = await attempts.run(beginning.begin, hedged=options.hedge, discard=Reading.aclose)
+        # A stream lasts. What it holds of the request, it holds as long: a prompt can have megabytes.
+        again = partial(_again, attempts, beginning, late) if late in (_RESTART, _CONTINUE) else None
+        del attempts, beginning, spec, options, stream_options
+        while True:
+            try:
+                async with aclosing(answer.rest):
+                    batch, answer.first = answer.first, []
                     yield batch
-            break
-        except LLMError as error:
-            if again is None:
-                raise
-            answer = await again(answer, error)
-    yield [finished(call, answer, include_completion)]
+                    async for batch in answer.rest:
+                        yield batch
+                break
+            except LLMError as error:
+                if again is None:
+                    raise
+                answer = await again(answer, error)
+        yield [finished(call, answer, include_completion)]
 
 
 async def _again(attempts: Attempts, beginning: Beginning, late: int, broken: Reading, error: LLMError) -> Reading:

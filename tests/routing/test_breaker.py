@@ -62,6 +62,7 @@ def test_one_call_at_once_probes_a_target_that_was_left_alone() -> None:
     breaker = broken(100)
     assert not breaker.permits(104.9)
     assert breaker.permits(105)
+    assert [breaker.state_at(now) for now in (104.9, 105)] == [OPEN, HALF_OPEN]
 
     assert breaker.began(105)
     assert breaker.state == HALF_OPEN

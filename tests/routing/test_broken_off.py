@@ -10,11 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.gateway import Reader, stream
+from tests.providers import bedrock_wire
 from tests.routing.places import ANTHROPIC, FAST, OPENAI, WIRES, Places, Wire, cut_after, fails, in_turn, places, says
-from tests.upstream import Exchange, Script, piece, sse
+from tests.upstream import Exchange, Script, chat_events, piece, sse
 
 from trunkline.v1 import completion_pb2, message_pb2
+from trunkline_server import providers
 from trunkline_server.providers.assembly import Assembly, Part
+from trunkline_server.providers.framing import FRAMINGS
 
 RESTART = completion_pb2.AFTER_FIRST_TOKEN_RESTART
 CONTINUE = completion_pb2.AFTER_FIRST_TOKEN_CONTINUE
@@ -361,3 +364,59 @@ def test_an_answer_that_goes_on_with_another_kind_ends_the_text() -> None:
     kinds = [event.WhichOneof("event") for event in answer.assembly.events()]
 
     assert kinds == ["part_finished", "part_started", "part_delta", "part_finished", "choice_finished"]
+
+
+#: A text that broke off and its rest, in every wire whose models can be given the beginning of an answer.
+SEAMS: dict[str, tuple[bytes, bytes]] = {
+    "openai_chat": (b"".join(chat_events("Once ", "upon")[:3]), b"".join(chat_events(" a", " time"))),
+    "anthropic_messages": (
+        b"".join(ANTHROPIC.events("Once ", "upon")[:4]),
+        b"".join(ANTHROPIC.events(" a", " time")),
+    ),
+    "bedrock_converse": (
+        b"".join(
+            bedrock_wire.event("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": text}})
+            for text in ("Once ", "upon")
+        ),
+        bedrock_wire.streamed(
+            {
+                "output": {"message": {"role": "assistant", "content": [{"text": " a time"}]}},
+                "stopReason": "end_turn",
+                "usage": {"inputTokens": 9, "outputTokens": 3, "totalTokens": 12},
+            }
+        ),
+    ),
+}
+
+
+def test_every_wire_of_a_model_that_goes_on_is_here() -> None:
+    names = {
+        row.tongue_of(model).dialect
+        for row in providers.KINDS.values()
+        for model in ("some-model", "anthropic.claude-sonnet-4-5")
+        if row.capabilities_of(model).prefill is not None
+    }
+    # Those are Anthropic's own wire, in another envelope.
+    assert names - {"vertex_anthropic", "bedrock_invoke_anthropic"} == set(SEAMS)
+
+
+@pytest.mark.parametrize("name", SEAMS)
+def test_the_rest_of_a_text_is_one_part_with_its_beginning(name: str) -> None:
+    dialect = providers.DIALECTS[name]()
+    assembly = Assembly("a", "m", emits=True)
+    made: list[Any] = []
+    for stream_ in SEAMS[name]:
+        framer, decoder = FRAMINGS[dialect.framing](), dialect.decoder(assembly)
+        for event in framer.feed(stream_):
+            decoder.event(event)
+            made += assembly.events()
+        if stream_ is SEAMS[name][0]:
+            assert assembly.said() == "Once upon"
+            assembly.go_on("b", "n", None, echo="", space="")
+    decoder.end()
+    made += assembly.events()
+
+    [choice] = assembly.completion().choices
+    assert [part.text.text for part in choice.message.parts] == ["Once upon a time"]
+    assert "".join(event.part_delta.text for event in made) == "Once upon a time"
+    assert sum(event.HasField("part_started") for event in made) == 1

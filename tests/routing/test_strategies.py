@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import math
+import time
 from random import Random
 from typing import Any
 
 import pytest
-from tests.gateway import create, failing
-from tests.routing.places import fails, places, says, target
+from tests.gateway import create, failing, stream, until
+from tests.routing.places import Places, fails, places, says, target
+from tests.upstream import Exchange, chat_events
 
 from trunkline.v1alpha import route_pb2
 from trunkline_server import providers
 from trunkline_server.errors import GatewayError
 from trunkline_server.providers import ProviderOptions
 from trunkline_server.routing import strategy
+from trunkline_server.routing.breaker import OPEN
 from trunkline_server.routing.check import mistakes
 from trunkline_server.routing.health import Healths
 from trunkline_server.routing.strategy import Moment, sticky
@@ -230,3 +234,102 @@ async def test_a_credential_of_a_target_is_used_for_it(monkeypatch: pytest.Monke
         keys = [exchange.headers.get("authorization") for exchange in at_.ups[0].exchanges]
 
     assert keys == [None, "Bearer sk-of-a-team-0123456789"]
+
+
+# -- a new table ------------------------------------------------------------------------------------------------------
+
+
+def other(at_: Places, *scripts_of: int) -> Table:
+    """A table with some of the providers, and a new one called p9 at the first upstream."""
+    old = at_.gw.app.engine.table
+    kept = {f"p{number}": old.providers[f"p{number}"] for number in scripts_of}
+    new = providers.build(ProviderOptions("p9", "vllm", base_url=f"{at_.ups[0].url}/v1"))
+    return Table({**kept, "p9": new}, Healths(), routes=[route("p9/m", name="fast")])
+
+
+async def test_a_call_in_flight_keeps_its_table_and_those_that_come_see_the_new_one() -> None:
+    more = asyncio.Event()
+
+    async def slow(exchange: Exchange) -> None:
+        events = chat_events("Hello", " there.")
+        await exchange.head()
+        await exchange.chunk(b"".join(events[:2]))
+        await more.wait()
+        for event in events[2:]:
+            await exchange.chunk(event)
+        await exchange.end()
+
+    async with places(slow, says("x")) as at_:
+        engine = at_.gw.app.engine
+        reader = at_.gw.stream(stream("fast"))
+        await reader.until("part_delta")
+        at_.ups[0].script = says("new")
+        engine.replace(other(at_, 1))
+        answer = await at_.ask("unary")
+        gone = await at_.refused("unary", "p0/m")
+        more.set()
+        await reader.rest()
+
+    assert (reader.failed, reader.text) == (None, "Hello there.")
+    assert (answer.text, answer.provider) == ("new", "p9")
+    assert gone.reason == "MODEL_NOT_FOUND"
+
+
+async def test_a_provider_is_closed_when_no_call_can_reach_it_any_more() -> None:
+    closed: list[str] = []
+
+    def watch(at_: Places, name: str) -> None:
+        upstream_ = at_.gw.app.engine.providers[name].upstreams[""]
+        close = upstream_.aclose
+
+        async def watched() -> None:
+            closed.append(name)
+            await close()
+
+        upstream_.aclose = watched  # type: ignore[method-assign]  # looks on
+
+    async with places(lambda exchange: exchange.silence(), says("x")) as at_:
+        for name in ("p0", "p1"):
+            watch(at_, name)
+        held = at_.gw.completions.CreateCompletion(create("fast"))
+        waiting = asyncio.ensure_future(held)
+        exchange = await at_.ups[0].next()
+        at_.gw.app.engine.replace(other(at_, 1))
+        at_.gw.app.engine.replace(other(at_))
+        # p1 is in the first table as well, which has a call.
+        assert closed == []
+        held.cancel()
+        await asyncio.wait({waiting})
+        await exchange.gone()
+        await until(lambda: sorted(closed) == ["p0", "p1"])
+
+    assert sorted(closed) == ["p0", "p1"]
+
+
+async def test_what_is_known_of_a_target_outlives_its_table() -> None:
+    async with places(fails(500), says("x")) as at_:
+        for _ in range(5):
+            await at_.ask("unary")
+        old = at_.gw.app.engine.table
+        at_.gw.app.engine.replace(Table(old.providers, old.healths, routes=old.routes.values()))
+        before = at_.asked
+        await at_.ask("unary")
+        fares = at_.gw.app.engine.table.resolve("fast").candidates[0].fares(time.monotonic())
+
+    assert [now - then for now, then in zip(at_.asked, before, strict=True)] == [0, 1]
+    assert (fares.target, fares.state, fares.attempts, fares.failures) == ("p0/m", OPEN, 5, 5)
+
+
+async def test_a_provider_that_is_full_sends_calls_to_the_next_target() -> None:
+    full = {"max_in_flight": 1, "max_waiting": 0}
+    async with places(lambda exchange: exchange.silence(), says("x"), provider=full) as at_:
+        held = at_.gw.completions.CreateCompletion(create("fast"))
+        waiting = asyncio.ensure_future(held)
+        await at_.ups[0].next()
+        answer = await at_.ask("unary")
+        alone = await at_.refused("unary", "p0/m")
+        held.cancel()
+        await asyncio.wait({waiting})
+
+    assert (answer.provider, answer.attempts) == ("p1", 1)
+    assert (alone.reason, alone.detail.attempts) == ("GATEWAY_OVERLOADED", [])

@@ -8,16 +8,17 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from random import Random
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
+from trunkline.v1 import completion_pb2
 from trunkline_server.call import Attempt, Call, Cause
 from trunkline_server.errors import GatewayError, GatewayOverloaded, LLMError, NextTarget, UnsupportedParameter
 from trunkline_server.routing.strategy import Choice, Moment, sticky
-from trunkline_server.routing.table import Candidate, Route
+from trunkline_server.routing.table import Candidate, Route, Table
 
 T = TypeVar("T")
 
@@ -290,6 +291,21 @@ def _readmitted(route: Route, now: float) -> Sequence[Candidate]:
     ill = [candidate for candidate in route.candidates if not candidate.health.breaker.permits(now)]
     ill.sort(key=lambda candidate: candidate.health.breaker.until)
     return ill[: len(ill) - int(route.max_ejected * len(route.candidates))]
+
+
+def attempts_at(
+    table: Table,
+    call: Call,
+    name: str,
+    options: completion_pb2.CallOptions,
+    labels: Mapping[str, str],
+    *,
+    streamed: bool = False,
+) -> Attempts:
+    """The attempts of a call for a model. Raises ModelNotFound and InvalidRequest."""
+    route = table.resolve(name, options.credential)
+    label = labels.get(route.sticky_label) if route.sticky_label else None
+    return Attempts(call, route, streamed=streamed, label=label)
 
 
 class _Racer(Generic[T]):

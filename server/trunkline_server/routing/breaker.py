@@ -62,6 +62,10 @@ class Breaker:
         """May the target be chosen? One that was left alone for its time: by one call at once."""
         return self.state == CLOSED or (now >= self.until and not self._probes)
 
+    def state_at(self, now: float) -> State.ValueType:
+        """As operators see it: what has been left alone for its time waits for a probe."""
+        return HALF_OPEN if self.state == OPEN and now >= self.until else self.state
+
     def began(self, now: float) -> bool:
         """An attempt begins. True: it is the probe, of which `succeeded`, `failed` or `left` must be told."""
         if self.state == CLOSED or now < self.until or self._probes:

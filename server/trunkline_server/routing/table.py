@@ -1,4 +1,4 @@
-"""Names of models to the targets that they lead to: one object, made whole and never changed.
+"""Names of models to the targets that they lead to: one object, made whole; what it says never changes.
 
 A new configuration is a new table; calls in flight keep the one that they began with.
 """
@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from trunkline.v1 import completion_pb2, config_pb2, generation_pb2
-from trunkline.v1alpha import route_pb2
+from trunkline.v1alpha import config_service_pb2, route_pb2
 from trunkline_server import prices
 from trunkline_server.admission import Admission, Gate
 from trunkline_server.errors import InvalidRequest, ModelNotFound, Violation
@@ -85,6 +85,19 @@ class Candidate:
         """Sets the cost of a usage, for the model and the service tier that the provider reported."""
         self.provider.price(self.model)(usage, model, tier)
 
+    def fares(self, now: float) -> config_service_pb2.TargetHealth:
+        """How the target fares in this process."""
+        health = self.health
+        attempts, failures = health.breaker.counts(now)
+        return config_service_pb2.TargetHealth(
+            target=f"{self.provider.name}/{self.model}",
+            state=health.breaker.state_at(now),
+            in_flight=health.in_flight,
+            attempts=attempts,
+            failures=failures,
+            latency_seconds=health.streams.ewma(now) or 0.0,
+        )
+
     @property
     def context_window(self) -> int | None:
         """In tokens; None if unknown."""
@@ -151,12 +164,26 @@ class Table:
         self.policy = policy or Policy()
         #: By what callers write.
         self.routes: Mapping[str, route_pb2.Route] = {route.name.removeprefix(ROUTES): route for route in routes}
-        self._healths = healths
+        self.healths = healths
         self._gates = (admission or Admission()).provider
         patterns = [name[:-1] for name in self.routes if name.endswith("*")]
         #: What is before the star, the longest first.
         self._prefixes = sorted(patterns, key=len, reverse=True)
         self._known: dict[tuple[str, str], Route] = {}
+        #: Calls that use it.
+        self.calls = 0
+        #: Called when the last of them has ended.
+        self.idle: Callable[[], None] | None = None
+
+    def __enter__(self) -> Self:
+        """A call uses it."""
+        self.calls += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.calls -= 1
+        if not self.calls and self.idle is not None:
+            self.idle()
 
     def resolve(self, name: str, credential: str = "") -> Route:
         """Where a name leads; with a credential, only to targets of its provider.
@@ -257,7 +284,7 @@ class Table:
             provider.dialect_for(model),
             provider.upstreams[credential],
             self._gates(name),
-            self._healths.of(name, model, credential, breaker),
+            self.healths.of(name, model, credential, breaker),
             defaults,
             told.weight if told.HasField("weight") else 1,
             told.priority,
