@@ -272,6 +272,20 @@ async def test_a_reader_that_is_long_at_it_is_not_waited_for_by_all(postgresql: 
         assert "20261120_20261121" not in spans(postgresql, url)
 
 
+async def test_a_vacuum_of_another_partition_keeps_no_old_one_from_going(postgresql: Postgresql, tmp_path: Path):
+    url = postgresql.database()
+    async with kept_at(url, tmp_path) as kept:
+        await kept.write(sample(start_us=NOON), young := sample(start_us=NOON + DAY))
+        vacuum = await asyncpg.connect(url)
+        async with vacuum.transaction():
+            # The lock of a vacuum.
+            await vacuum.execute("LOCK TABLE trunkline.traces_20261121_20261122 IN SHARE UPDATE EXCLUSIVE MODE")
+            assert await kept.sink.prune((NOON + DAY // 2) / 1e6, None) == 1
+        await vacuum.close()
+        assert names(await kept.all()) == [young.name]
+        assert "20261120_20261121" not in spans(postgresql, url)
+
+
 # -- outages ----------------------------------------------------------------------------------------------------------
 
 

@@ -110,12 +110,14 @@ async def spans(connection: asyncpg.Connection) -> list[Span]:
 async def drop(connection: asyncpg.Connection, span: Span) -> int:
     """Returns how many records went: none while a reader is long at it: all others would wait behind us."""
     tables = ", ".join(span.table(parted) for parted in PARTED)
+    # Counted before anything is locked, since that takes a while.
+    count: int = await connection.fetchval(f"SELECT count(*) FROM {span.table('traces')}")
     try:
         async with connection.transaction():
             await connection.execute("SET LOCAL lock_timeout = '1s'")
-            # Dropping a partition locks its parent: no reader may then wait for one who waits for us.
-            await connection.execute(f"LOCK TABLE {', '.join(f'{SCHEMA}.{parted}' for parted in PARTED)}")
-            count: int = await connection.fetchval(f"SELECT count(*) FROM {span.table('traces')}")
+            # Dropping a partition locks its parent: no reader may then wait for one who waits for us. The other
+            # partitions are nobody's business, least of all that of a vacuum which is at one.
+            await connection.execute(f"LOCK TABLE {', '.join(f'ONLY {SCHEMA}.{parted}' for parted in PARTED)}")
             await connection.execute(f"DROP TABLE {tables}")
     except asyncpg.LockNotAvailableError:
         return 0
