@@ -306,6 +306,8 @@ def settings(
         "local": {"enabled": False},
         "drain": {"grace": 0},
         "traces": "off",
+        # Nobody's own: where a test keeps something, it says so.
+        "state_dir": "/nonexistent/trunkline",
         # Tests that are about attempts say how many there are.
         "routing": {"retry": {"max_attempts": 1}},
         **more,

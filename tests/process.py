@@ -82,7 +82,8 @@ def write_config(folder: Path, **more: Any) -> Path:
     """A configuration file: the fake provider, on a free port."""
     path = folder / "trunkline.yaml"
     settings = {
-        "listen": "127.0.0.1:0", "providers": {"fake": {}}, "local": {"enabled": False}, "traces": "off", **more
+        "listen": "127.0.0.1:0", "providers": {"fake": {}}, "local": {"enabled": False}, "traces": "off",
+        "state_dir": "/nonexistent/trunkline", **more
     }  # fmt: skip
     path.write_text(yaml.safe_dump(settings))
     return path

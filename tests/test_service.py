@@ -22,6 +22,7 @@ SERVED = [
     "trunkline.v1.CompletionService",
     "trunkline.v1.EmbeddingService",
     "trunkline.v1.ModelService",
+    "trunkline.v1alpha.ConfigService",
     "trunkline.v1alpha.PipelineService",
 ]
 SERVING = health_pb2.HealthCheckResponse.SERVING

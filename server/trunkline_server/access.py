@@ -28,6 +28,11 @@ class Callers:
         self.keyed = bool(keys)
         self._known = self.keyed or certificates
 
+    def become(self, other: Callers) -> None:
+        """Knows from now on whom `other` knows."""
+        self._digests, self._operators = other._digests, other._operators
+        self.keyed, self._known = other.keyed, other._known
+
     def is_operator(self, name: str) -> bool:
         """May see and delete everybody's records: the operators, and everybody while nobody is known by name."""
         return not self._known or name in self._operators

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -131,7 +130,7 @@ class Admission:
 
     server: Gate = field(default_factory=lambda: Gate("the server"))
     #: By name of the provider; one that has none is not bounded.
-    providers: Mapping[str, Gate] = field(default_factory=dict)
+    providers: dict[str, Gate] = field(default_factory=dict)
 
     def provider(self, name: str) -> Gate:
         return self.providers.get(name) or _OPEN

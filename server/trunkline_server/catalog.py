@@ -107,7 +107,7 @@ class Catalog:
         async def attempt(candidate: Candidate, cause: Cause) -> completion_service_pb2.CountTokensResponse:
             return await _count(call, candidate, cause, spec, options)
 
-        return await self.engine.run(call, spec.model, options, spec.labels, attempt)
+        return await self.engine.run(call, spec.model or spec.config, options, spec.labels, attempt)
 
     async def _listed(self, provider: Provider, call: Call) -> list[ListedModel] | GatewayError:
         known = [ListedModel(name) for name in provider.models]

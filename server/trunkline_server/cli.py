@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from trunkline_server import __version__, demonstration, workers
-from trunkline_server import app as composition
 from trunkline_server.config import (
     ConfigError,
     LogSettings,
@@ -24,7 +24,9 @@ from trunkline_server.config import (
     split_address,
 )
 from trunkline_server.embedded import Embedded, Unavailable, find
+from trunkline_server.reloading import Load
 from trunkline_server.supervisor import Supervisor
+from trunkline_server.targets import provider_settings
 
 app = typer.Typer(
     name="trunkline-server",
@@ -61,7 +63,8 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then drain."""
     settings = _load(config, listen, port, worker_count)
-    sys.exit(_serve(settings, _embedded(settings) if local else None))
+    again = partial(settings_from, config, listen, port, worker_count)
+    sys.exit(_serve(settings, _embedded(settings) if local else None, again))
 
 
 @app.command()
@@ -70,7 +73,7 @@ def run(config: ConfigOption = None, listen: ListenOption = None, port: PortOpti
     settings = _load(config, listen, port, None)
     if settings.providers is None:
         # The examples ask the fake models: a first run has them beside the providers whose keys are set.
-        found = composition.provider_settings(settings, os.environ)
+        found = provider_settings(settings, os.environ)
         settings = settings.model_copy(update={"providers": {**found, "fake": ProviderSettings()}})
     if "log" not in settings.model_fields_set:
         # Log lines would stand in the middle of the answer.
@@ -114,24 +117,27 @@ def version() -> None:
 
 def _load(config: Path | None, listen: str | None, port: int | None, worker_count: int | None) -> Settings:
     try:
-        settings = load(config, listen=listen, workers=worker_count)
-        if port is not None:
-            host, _ = split_address(settings.listen)
-            settings = load(
-                config, listen=f"[{host}]:{port}" if ":" in host else f"{host}:{port}", workers=worker_count
-            )
+        return settings_from(config, listen, port, worker_count)
     except ConfigError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
-    return settings
 
 
-def _serve(settings: Settings, embedded: Embedded | None) -> int:
+def settings_from(config: Path | None, listen: str | None, port: int | None, worker_count: int | None) -> Settings:
+    """What the file, the environment and the command line say. Raises ConfigError."""
+    settings = load(config, listen=listen, workers=worker_count)
+    if port is None:
+        return settings
+    host, _ = split_address(settings.listen)
+    return load(config, listen=f"[{host}]:{port}" if ":" in host else f"{host}:{port}", workers=worker_count)
+
+
+def _serve(settings: Settings, embedded: Embedded | None, again: Load | None = None) -> int:
     endpoint = embedded.start() if embedded is not None else None
     try:
         if settings.workers == 1:
-            return workers.run_one(settings, os.environ, endpoint)
-        return Supervisor(settings, os.environ, endpoint).run()
+            return workers.run_one(settings, os.environ, endpoint, again)
+        return Supervisor(settings, os.environ, endpoint, again).run()
     except ConfigError as error:
         typer.echo(str(error), err=True)
         return 2

@@ -53,7 +53,7 @@ class Embedder:
         async def attempt(candidate: Candidate, cause: Cause) -> pb.CreateEmbeddingsResponse:
             return await _embedded(call, candidate, cause, spec, options, kept.setdefault(candidate, {}))
 
-        return await self.engine.run(call, spec.model, options, spec.labels, attempt)
+        return await self.engine.run(call, spec.model or spec.config, options, spec.labels, attempt)
 
 
 #: What a target said to some inputs: their vectors, or that they are too long.

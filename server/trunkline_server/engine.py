@@ -67,7 +67,7 @@ class Engine:
             ready = prepare(call, candidate, spec, options, stream=False)
             return await _whole(call, ready, cause, include_raw=options.include_raw)
 
-        return await self.run(call, spec.model, options, spec.labels, attempt, hedged=options.hedge)
+        return await self.run(call, spec.model or spec.config, options, spec.labels, attempt, hedged=options.hedge)
 
     def stream(
         self, call: Call, spec: CompletionSpec, options: CallOptions, stream_options: StreamOptions

@@ -20,6 +20,8 @@ GatewayError
 │   ├── RequestIdReused          the request id was used with another body
 │   ├── ConfigConflict           the etag does not match
 │   ├── ResumeExpired            the completion to resume is no longer kept
+│   ├── AlreadyExists            there is a config or route of this name
+│   ├── ConfigInUse              a route leads to the config, or the file of the server holds the name
 │   ├── StoreUnavailable         what the gateway keeps cannot be reached now
 │   ├── ReaderStalled            the caller did not read its stream for too long
 │   ├── CompletionLost           the process that ran the completion is gone
@@ -172,6 +174,14 @@ class ConfigConflict(GatewayError):
 
 class ResumeExpired(GatewayError):
     reason = "RESUME_EXPIRED"
+
+
+class AlreadyExists(GatewayError):
+    reason = "ALREADY_EXISTS"
+
+
+class ConfigInUse(GatewayError):
+    reason = "CONFIG_IN_USE"
 
 
 class StoreUnavailable(GatewayError):

@@ -61,7 +61,7 @@ def refuse_unsupported(notes: Notes, options: CallOptions) -> None:
 
 async def exchange(call: Call, attempt: Attempt, candidate: Candidate, request: UpstreamRequest) -> Reply:
     """The whole answer. Raises LLMError, also for an answer that is no success."""
-    upstream, limit = candidate.upstream, candidate.provider.total_unary
+    upstream, limit = candidate.upstream, candidate.limits.total_unary
     headers = _sends(call, attempt, upstream, request)
     timer = asyncio.timeout(limit)
     try:

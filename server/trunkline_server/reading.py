@@ -52,13 +52,13 @@ async def _read(
 ) -> AsyncGenerator[list[StreamEvent]]:
     """Batches of events that leave together; the first has the first part of the answer."""
     call, candidate = trying.call, ready.candidate
-    provider, dialect = candidate.provider, candidate.dialect
+    limits, dialect = candidate.limits, candidate.dialect
     held: list[StreamEvent] | None = []
     async with trying:
         attempt = trying.attempt
         try:
             async with (
-                _within(provider.first_token, provider.total_stream) as patience,
+                _within(limits.first_token, limits.total_stream) as patience,
                 streamed(call, attempt, candidate, ready.request) as reply,
             ):
                 ready.sent()
@@ -82,7 +82,7 @@ async def _read(
                                 held += events
                                 if assembly.answering:
                                     patience.reschedule(None)
-                                    call.limit(provider.total_stream, since=attempt.began)
+                                    call.limit(limits.total_stream, since=attempt.began)
                                     trying.answered()
                                     events, held = _introduced(trying, assembly, held, restarted), None
                             # Up to the first part another attempt costs the caller nothing: nothing is sent.

@@ -188,13 +188,19 @@ _LONGEST = 512
 class Redactor:
     """Masks secrets: `redact(text)` gives the text without them. Made once, and called from anywhere."""
 
-    __slots__ = ("_literals", "_longest", "_windows")
+    __slots__ = ("_literals", "_longest", "_secrets", "_windows")
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         """`secrets`: the keys that the server is configured with; masked as they are, as URL text and as JSON text."""
+        self._secrets: frozenset[str] = frozenset()
+        self.learn(secrets)
+
+    def learn(self, secrets: Iterable[str]) -> None:
+        """Masks these too, from now on."""
+        self._secrets |= frozenset(secrets)
         forms = {
             form
-            for secret in secrets
+            for secret in self._secrets
             if len(secret) >= _SHORTEST_LITERAL
             for form in (secret, quote(secret, safe=""), json.dumps(secret)[1:-1])
         }

@@ -82,7 +82,7 @@ async def events(
     """
     late, include_completion = options.after_first_token, stream_options.include_completion
     with current() as table:
-        attempts = attempts_at(table, call, spec.model, options, spec.labels, streamed=True)
+        attempts = attempts_at(table, call, spec.model or spec.config, options, spec.labels, streamed=True)
         beginning = Beginning(call, spec, options, stream_options)
         answer = await attempts.run(beginning.begin, hedged=options.hedge, discard=Reading.aclose)
         # A stream lasts. What it holds of the request, it holds as long: a prompt can have megabytes.

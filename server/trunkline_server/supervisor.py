@@ -8,7 +8,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -20,6 +20,7 @@ from prometheus_client import multiprocess
 from trunkline_server.config import ConfigError, Settings, split_address
 from trunkline_server.embedded import Endpoint
 from trunkline_server.exposition import expose
+from trunkline_server.reloading import Load
 from trunkline_server.telemetry.logs import make_log
 from trunkline_server.traces.slots import Slot
 from trunkline_server.workers import Beside, bind_help, reserve, work
@@ -55,13 +56,13 @@ class Supervisor:
         settings: Settings,
         environ: Mapping[str, str],
         local: Endpoint | None,
-        reload: Callable[[], Settings] | None = None,
+        load: Load | None = None,
     ) -> None:
-        """`reload`: reads the configuration again; None: it cannot be. Raises ConfigError."""
+        """`load`: reads the settings again; None: there is no file."""
         self._settings = settings
         self._environ = dict(environ)
         self._local = local
-        self._reload = reload
+        self._load = load
         self._context = multiprocessing.get_context("spawn")
         self._log = make_log(form=settings.log.format, level=settings.log.level)
         # Plain flags: setting an Event in a signal handler can wait for ever for the lock that its own thread holds.
@@ -146,7 +147,7 @@ class Supervisor:
 
     def _roll(self) -> None:
         """Replaces the workers one by one, each when its successor serves; no more than one starts at a time."""
-        settings = self._settings if self._reload is None else self._loaded()
+        settings = self._settings if self._load is None else self._loaded()
         if settings is None:
             return
         self._settings = settings
@@ -172,11 +173,11 @@ class Supervisor:
 
     def _loaded(self) -> Settings | None:
         """The configuration as it is now; None, with a line in the log, if it cannot be used."""
-        if self._reload is None:
+        if self._load is None:
             self._log.error("this server was started without a configuration to read again")
             return None
         try:
-            settings = self._reload()
+            settings = self._load()
         except ConfigError as error:
             self._log.error("configuration not reloaded", mistakes=str(error))
             return None
@@ -188,7 +189,7 @@ class Supervisor:
         receiver, sender = self._context.Pipe(duplex=False)
         process = self._context.Process(
             target=work,
-            args=(self._settings, self._environ, self._local, self._slot, sender),
+            args=(self._settings, self._environ, self._local, self._load, self._slot, sender),
             name=f"trunkline-worker-{index}",
             daemon=True,
         )

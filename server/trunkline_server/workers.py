@@ -19,14 +19,15 @@ from trunkline_server.config import ConfigError, Settings, split_address
 from trunkline_server.embedded import Endpoint
 from trunkline_server.exposition import expose
 from trunkline_server.observation import make_metrics
+from trunkline_server.reloading import Load
 from trunkline_server.telemetry.logs import make_log
 from trunkline_server.traces.slots import Slot
 
 
-def run_one(settings: Settings, environ: Mapping[str, str], local: Endpoint | None) -> int:
+def run_one(settings: Settings, environ: Mapping[str, str], local: Endpoint | None, load: Load | None = None) -> int:
     """Serves in this process until it is told to stop. Returns the exit code. Raises ConfigError."""
     with Beside(settings, environ, local) as beside:
-        return run_loop(_serve(settings, environ, local, slot=beside.slot, serving=beside.start))
+        return run_loop(_serve(settings, environ, local, load, slot=beside.slot, serving=beside.start))
 
 
 def run_loop(main: Any) -> int:
@@ -42,13 +43,23 @@ async def _serve(
     settings: Settings,
     environ: Mapping[str, str],
     local: Endpoint | None,
+    load: Load | None = None,
     *,
     share_port: bool = False,
     slot: Slot | None = None,
     serving: Callable[[], None] = lambda: None,
 ) -> int:
     metrics = make_metrics(settings)
-    app = composition.build(settings, environ, local=local, share_port=share_port, metrics=metrics, slot=slot)
+    app = composition.build(
+        settings,
+        environ,
+        local=local,
+        share_port=share_port,
+        metrics=metrics,
+        slot=slot,
+        load=load,
+        everywhere=_all_reread if share_port else None,
+    )
     try:
         if not share_port:
             # gRPC fails too, but with pages of its own on standard error.
@@ -132,19 +143,31 @@ class Beside:
 
 
 def work(
-    settings: Settings, environ: Mapping[str, str], local: Endpoint | None, slot: Slot | None, told: Connection
+    settings: Settings,
+    environ: Mapping[str, str],
+    local: Endpoint | None,
+    load: Load | None,
+    slot: Slot | None,
+    told: Connection,
 ) -> None:
     """The life of one of several workers. `told` is sent something as soon as it serves."""
     # A worker that outlives its supervisor would hold the port.
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
         code = run_loop(
-            _serve(settings, environ, local, share_port=True, slot=slot, serving=lambda: told.send_bytes(b"serving"))
+            _serve(
+                settings, environ, local, load, share_port=True, slot=slot, serving=lambda: told.send_bytes(b"serving")
+            )
         )
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         code = 2
     sys.exit(code)
+
+
+def _all_reread() -> None:
+    """Has the supervisor read the configuration again, and with it all workers."""
+    os.kill(os.getppid(), signal.SIGHUP)
 
 
 def _end_with(parent: int) -> None:

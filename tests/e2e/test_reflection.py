@@ -50,6 +50,7 @@ def test_reflection_lists_the_services_that_are_served(address: str, tmp_path: P
         "trunkline.v1.CompletionService",
         "trunkline.v1.EmbeddingService",
         "trunkline.v1.ModelService",
+        "trunkline.v1alpha.ConfigService",
         "trunkline.v1alpha.PipelineService",
         "trunkline.v1alpha.TraceService",
     }

@@ -173,7 +173,7 @@ def test_everything_that_is_wrong_with_a_route_is_told() -> None:
     wrong.breaker.window.seconds = 0
 
     assert [".".join(path) for path, _ in mistakes(wrong, {"a": 1}, {})] == [
-        "name", "targets.0.model", "targets.0.weight", "targets.0.priority", "targets.0.credential", "targets.1.model",
+        "name", "targets.0.model", "targets.0.credential", "targets.0.weight", "targets.0.priority", "targets.1.model",
         "targets.2.model", "strategy", "retry_policy.max_attempts", "breaker.consecutive_failures",
         "breaker.min_attempts", "breaker.failure_ratio", "breaker.max_ejected", "breaker.window", "hedge.after",
     ]  # fmt: skip

@@ -487,6 +487,22 @@ ERROR_ROWS: tuple[ErrorRow, ...] = (
     ErrorRow("etag mismatch", lambda: errors.ConfigConflict("changed"), Code.ABORTED, "CONFIG_CONFLICT"),
     ErrorRow("resume expired", lambda: errors.ResumeExpired("gone"), Code.FAILED_PRECONDITION, "RESUME_EXPIRED"),
     ErrorRow(
+        "already exists",
+        lambda: errors.AlreadyExists("there is one", resource=("route", "routes/a")),
+        Code.ALREADY_EXISTS,
+        "ALREADY_EXISTS",
+        (_RESOURCE,),
+        holds=((_RESOURCE, "resource_name", "routes/a"),),
+    ),
+    ErrorRow(
+        "config in use",
+        lambda: errors.ConfigInUse("a route leads to it", resource=("config", "configs/a")),
+        Code.FAILED_PRECONDITION,
+        "CONFIG_IN_USE",
+        (_RESOURCE,),
+        holds=((_RESOURCE, "resource_name", "configs/a"),),
+    ),
+    ErrorRow(
         "store unavailable",
         lambda: errors.StoreUnavailable("no backend answers"),
         Code.UNAVAILABLE,

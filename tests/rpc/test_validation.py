@@ -270,7 +270,6 @@ def test_the_ends_of_a_range_are_allowed(rest: str) -> None:
 @pytest.mark.parametrize(
     ("request_text", "fields"),
     [
-        (f'spec {{ config: "configs/a" {USER} }}', ["spec.config"]),
         (f"spec {{ inline_config {{}} {USER} }}", ["spec.inline_config"]),
         (f"{WELL} options {{ include_raw: true }}", ["options.include_raw"]),
     ],

@@ -89,6 +89,8 @@ var kindOfReason = map[string]Kind{
 	"SHUTTING_DOWN":               ErrUnavailable,
 	"GATEWAY_TIMEOUT":             ErrTimedOut,
 	"CONFIG_CONFLICT":             ErrConflict,
+	"ALREADY_EXISTS":              ErrConflict,
+	"CONFIG_IN_USE":               ErrConflict,
 	"NOT_FOUND":                   ErrNotFound,
 	"CANCELLED":                   ErrCancelled,
 	"LLM_CONNECTION":              ErrUnavailable,

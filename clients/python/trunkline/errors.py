@@ -221,6 +221,8 @@ BY_REASON: dict[str, type[TrunklineError]] = {
     "SHUTTING_DOWN": Unavailable,
     "GATEWAY_TIMEOUT": TimedOut,
     "CONFIG_CONFLICT": Conflict,
+    "ALREADY_EXISTS": Conflict,
+    "CONFIG_IN_USE": Conflict,
     "NOT_FOUND": NotFound,
     "CANCELLED": Cancelled,
     "LLM_CONNECTION": Unavailable,

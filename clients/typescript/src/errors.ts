@@ -144,6 +144,8 @@ export const FAMILIES: Readonly<Record<Reason, ErrorClass>> = {
   SHUTTING_DOWN: Unavailable,
   GATEWAY_TIMEOUT: TimedOut,
   CONFIG_CONFLICT: Conflict,
+  ALREADY_EXISTS: Conflict,
+  CONFIG_IN_USE: Conflict,
   NOT_FOUND: NotFound,
   CANCELLED: Cancelled,
   LLM_CONNECTION: Unavailable,

@@ -410,6 +410,8 @@ class Settings(BaseSettings):
     state_dir: Path | None = None
     #: Absent: no page to look at the records of calls.
     page: PageSettings | None = None
+    #: Where operators keep configs and routes by RPC: sqlite: (a file in state_dir), sqlite:///PATH or postgresql://...
+    store: str = "sqlite:"
     #: The records of calls.
     traces: Annotated[TraceSettings, NoDecode, BeforeValidator(_traces)] = TraceSettings()
     #: Callers may ask for the provider's own bodies.

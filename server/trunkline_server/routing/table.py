@@ -36,7 +36,8 @@ M = TypeVar("M", bound=Message)
 ATTEMPTS, INITIAL_BACKOFF, MAX_BACKOFF = 3, 0.2, 5.0
 #: Resolved names that are kept: callers choose them.
 _KEPT = 4096
-ROUTES = "routes/"
+ROUTES, CONFIGS = "routes/", "configs/"
+_NO_CONFIG = config_pb2.LlmConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,26 @@ class RetryPolicy:
             told.max_attempts if told.HasField("max_attempts") else max(ATTEMPTS, targets),
             seconds_of(told.initial_backoff) if told.HasField("initial_backoff") else INITIAL_BACKOFF,
             seconds_of(told.max_backoff) if told.HasField("max_backoff") else MAX_BACKOFF,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of the time of one attempt, in seconds."""
+
+    #: To the first bytes of a stream; None: no limit but the others.
+    first_token: float | None
+    total_unary: float
+    total_stream: float
+
+    @classmethod
+    def of(cls, told: config_pb2.Timeouts, provider: Provider) -> Limits:
+        """What a config says, over what the provider has."""
+        total = seconds_of(told.total) if told.HasField("total") else None
+        return cls(
+            seconds_of(told.first_token) if told.HasField("first_token") else provider.first_token,
+            total or provider.total_unary,
+            total or provider.total_stream,
         )
 
 
@@ -76,6 +97,9 @@ class Candidate:
     price: float
     #: What it is to rendezvous hashing.
     key: bytes
+    limits: Limits
+    #: In tokens, where a config says; else what is known of the model.
+    window: int | None = None
 
     @property
     def model(self) -> str:
@@ -101,7 +125,7 @@ class Candidate:
     @property
     def context_window(self) -> int | None:
         """In tokens; None if unknown."""
-        return prices.context_window(self.provider.kind, self.model)
+        return self.window or prices.context_window(self.provider.kind, self.model)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,18 +178,22 @@ class Table:
         healths: Healths,
         *,
         routes: Iterable[route_pb2.Route] = (),
+        configs: Iterable[config_pb2.LlmConfig] = (),
         credentials: Mapping[str, str] | None = None,
         policy: Policy | None = None,
         admission: Admission | None = None,
     ) -> None:
-        """`routes`: checked, each name once. `credentials`: name to the provider that it belongs to."""
+        """`routes` and `configs`: checked, each name once. `credentials`: name to the provider that it belongs to."""
         self.providers = providers
         self.credentials = credentials or {}
         self.policy = policy or Policy()
         #: By what callers write.
         self.routes: Mapping[str, route_pb2.Route] = {route.name.removeprefix(ROUTES): route for route in routes}
+        #: By resource name.
+        self.configs: Mapping[str, config_pb2.LlmConfig] = {config.name: config for config in configs}
         self.healths = healths
-        self._gates = (admission or Admission()).provider
+        self._admission = admission or Admission()
+        self._gates = self._admission.provider
         patterns = [name[:-1] for name in self.routes if name.endswith("*")]
         #: What is before the star, the longest first.
         self._prefixes = sorted(patterns, key=len, reverse=True)
@@ -184,6 +212,21 @@ class Table:
         self.calls -= 1
         if not self.calls and self.idle is not None:
             self.idle()
+
+    def over(self, routes: Iterable[route_pb2.Route], configs: Iterable[config_pb2.LlmConfig]) -> Table:
+        """This table with more names. Those that it has already stay what they are."""
+        return Table(
+            self.providers,
+            self.healths,
+            routes=[
+                *(route for route in routes if route.name.removeprefix(ROUTES) not in self.routes),
+                *self.routes.values(),
+            ],
+            configs=configs,
+            credentials=self.credentials,
+            policy=self.policy,
+            admission=self._admission,
+        )
 
     def resolve(self, name: str, credential: str = "") -> Route:
         """Where a name leads; with a credential, only to targets of its provider.
@@ -212,6 +255,9 @@ class Table:
         policy = self.policy.of(told)
         breaker = BreakerPolicy.of(policy.breaker)
         defaults = params_from(told.defaults_json) if told.defaults_json else None
+        retry = policy.retry
+        if len(told.targets) == 1 and told.targets[0].config:
+            retry = _over(retry, self.configs[told.targets[0].config].retry_policy)
         priced = told.strategy == route_pb2.ROUTE_STRATEGY_CHEAPEST
         candidates = [
             self._candidate(provider, model, credential or target.credential, breaker, defaults, target, priced=priced)
@@ -222,13 +268,17 @@ class Table:
             tuple(sorted(candidates, key=lambda candidate: candidate.priority)),
             STRATEGIES.get(told.strategy, STRATEGIES[route_pb2.ROUTE_STRATEGY_UNSPECIFIED]),
             told.sticky_label,
-            RetryPolicy.of(policy.retry, len(candidates)),
+            RetryPolicy.of(retry, len(candidates)),
             seconds_of(told.hedge.after) if told.hedge.HasField("after") else None,
             policy.breaker.max_ejected if policy.breaker.HasField("max_ejected") else 1.0,
         )
 
     def _told(self, name: str) -> tuple[route_pb2.Route, str]:
         """The route of a name, and what a star in it stands for."""
+        if name.startswith(CONFIGS):
+            if name not in self.configs:
+                raise ModelNotFound(f"there is no config {name!r}", resource=("config", name))
+            return route_pb2.Route(targets=[route_pb2.RouteTarget(config=name)]), ""
         exact = self.routes.get(name)
         if exact is not None and not name.endswith("*"):
             return exact, ""
@@ -243,6 +293,11 @@ class Table:
 
     def _place(self, target: route_pb2.RouteTarget, star: str, name: str) -> tuple[str, str]:
         """Names of the provider and the model."""
+        if target.config:
+            config = self.configs.get(target.config)
+            if config is None:
+                raise ModelNotFound(f"{name!r} leads to {target.config!r}, which is no longer there")
+            return config.provider, config.model
         provider, _, model = target.model.partition("/")
         return provider, model.replace("*", star) if star else model
 
@@ -277,6 +332,9 @@ class Table:
         priced: bool,
     ) -> Candidate:
         provider = self.providers[name]
+        config = self.configs.get(told.config, _NO_CONFIG)
+        credential = credential or config.credential
+        defaults = _defaults(defaults, config)
         return Candidate(
             provider,
             credential,
@@ -290,6 +348,8 @@ class Table:
             told.priority,
             _price(provider.kind, model) if priced else math.inf,
             blake2b(f"{name}/{model}@{credential}".encode(errors="surrogatepass"), digest_size=16).digest(),
+            Limits.of(config.timeouts, provider),
+            config.context_window_tokens if config.HasField("context_window_tokens") else None,
         )
 
     def _unknown(self, name: str) -> str:
@@ -300,6 +360,18 @@ class Table:
                 "it to `models` in the configuration"
             )
         return f"no provider {name.partition('/')[0]!r} for model {name!r}: the configured providers are {known}"
+
+
+def _defaults(
+    told: generation_pb2.GenerationParams | None, config: config_pb2.LlmConfig
+) -> generation_pb2.GenerationParams | None:
+    """Those of a route, and over them those of a config."""
+    if not config.HasField("defaults") and not config.HasField("max_output_tokens"):
+        return told
+    made = _over(told or generation_pb2.GenerationParams(), config.defaults)
+    if config.HasField("max_output_tokens") and not made.HasField("max_output_tokens"):
+        made.max_output_tokens = config.max_output_tokens
+    return made
 
 
 def params_from(text: str) -> generation_pb2.GenerationParams:

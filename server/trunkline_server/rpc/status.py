@@ -156,6 +156,8 @@ TABLE: dict[type[GatewayError], _Row] = {
     errors.ReaderStalled: _Row(_Code.DEADLINE_EXCEEDED),
     # It is worth another try, but not as it is: what there was to resume is gone.
     errors.CompletionLost: _Row(_Code.UNAVAILABLE, (), _never),
+    errors.AlreadyExists: _Row(_Code.ALREADY_EXISTS, (resource(""),)),
+    errors.ConfigInUse: _Row(_Code.FAILED_PRECONDITION, (resource(""),)),
     errors.StoreUnavailable: _Row(_Code.UNAVAILABLE, (retry_info,), _after_wait, unsaid=(1.0, 2.0)),
     errors.InternalError: _Row(_Code.INTERNAL),
     errors.LLMError: _Row(_Code.INTERNAL),

@@ -242,8 +242,8 @@ _model_filled = filled('name the model, e.g. "openai/gpt-5.2", or an alias of th
 
 _TARGET: Table = {
     "model": _model,
-    "config": unserved("this server keeps no stored configs yet: set spec.model"),
-    "inline_config": unserved("this server takes no configs in requests yet: set spec.model"),
+    "config": matching(r"configs/[a-z][a-z0-9-]{0,62}", "write configs/ID"),
+    "inline_config": unserved("this server takes no configs in requests: store one, or set spec.model"),
 }
 
 _SPEC: Table = {

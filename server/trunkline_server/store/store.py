@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -42,6 +43,7 @@ class Store:
         """Connects when it is used."""
         self._address = address
         self._engine: AsyncEngine | None = None
+        self._opening = asyncio.Lock()
 
     async def all(self) -> tuple[int, Mapping[str, Stored]]:
         """The number of the last change, and every resource by name, as of one moment."""
@@ -91,8 +93,12 @@ class Store:
 
     async def open(self) -> AsyncEngine:
         """Makes or changes the tables where that is needed. Raises StoreError for tables of a newer version."""
-        if self._engine is not None:
+        async with self._opening:
+            if self._engine is None:
+                self._engine = await self._made()
             return self._engine
+
+    async def _made(self) -> AsyncEngine:
         if self._address.file is not None:
             self._address.file.parent.mkdir(parents=True, exist_ok=True)
         engine = _engine(self._address)
@@ -102,7 +108,6 @@ class Store:
         except BaseException:
             await engine.dispose()
             raise
-        self._engine = engine
         return engine
 
     async def aclose(self) -> None:

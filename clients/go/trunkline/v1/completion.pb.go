@@ -683,7 +683,7 @@ type CompletionSpec_Model struct {
 }
 
 type CompletionSpec_Config struct {
-	// Resource name of a stored config: "configs/{config}". Refused while the server stores none.
+	// Resource name of a stored config: "configs/{config}", see ConfigService.
 	Config string `protobuf:"bytes,2,opt,name=config,proto3,oneof"`
 }
 

@@ -72,6 +72,10 @@ const (
 	ErrorReason_ERROR_REASON_READER_STALLED ErrorReason = 19
 	// The process that ran the completion is gone, and with it what was not delivered: start again. UNAVAILABLE.
 	ErrorReason_ERROR_REASON_COMPLETION_LOST ErrorReason = 20
+	// There is a config or route of this name. ALREADY_EXISTS.
+	ErrorReason_ERROR_REASON_ALREADY_EXISTS ErrorReason = 21
+	// A route leads to the config, or the name is one of the server's configuration file. FAILED_PRECONDITION.
+	ErrorReason_ERROR_REASON_CONFIG_IN_USE ErrorReason = 22
 	// The provider could not be reached, or broke the connection. UNAVAILABLE.
 	ErrorReason_ERROR_REASON_LLM_CONNECTION ErrorReason = 32
 	// The provider was silent for too long. DEADLINE_EXCEEDED.
@@ -135,6 +139,8 @@ var (
 		18: "ERROR_REASON_STORE_UNAVAILABLE",
 		19: "ERROR_REASON_READER_STALLED",
 		20: "ERROR_REASON_COMPLETION_LOST",
+		21: "ERROR_REASON_ALREADY_EXISTS",
+		22: "ERROR_REASON_CONFIG_IN_USE",
 		32: "ERROR_REASON_LLM_CONNECTION",
 		33: "ERROR_REASON_LLM_TIMEOUT",
 		34: "ERROR_REASON_LLM_RATE_LIMITED",
@@ -176,6 +182,8 @@ var (
 		"ERROR_REASON_STORE_UNAVAILABLE":           18,
 		"ERROR_REASON_READER_STALLED":              19,
 		"ERROR_REASON_COMPLETION_LOST":             20,
+		"ERROR_REASON_ALREADY_EXISTS":              21,
+		"ERROR_REASON_CONFIG_IN_USE":               22,
 		"ERROR_REASON_LLM_CONNECTION":              32,
 		"ERROR_REASON_LLM_TIMEOUT":                 33,
 		"ERROR_REASON_LLM_RATE_LIMITED":            34,
@@ -477,8 +485,7 @@ const file_trunkline_v1_error_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12,\n" +
 	"\x0fupstream_status\x18\x05 \x01(\x05H\x00R\x0eupstreamStatus\x88\x01\x01\x125\n" +
 	"\bduration\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\bdurationB\x12\n" +
-	"\x10_upstream_status*\xeb\n" +
-	"\n" +
+	"\x10_upstream_status*\xac\v\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12'\n" +
 	"#ERROR_REASON_CALLER_UNAUTHENTICATED\x10\x01\x12)\n" +
@@ -502,6 +509,8 @@ const file_trunkline_v1_error_proto_rawDesc = "" +
 	"\x1eERROR_REASON_STORE_UNAVAILABLE\x10\x12\x12\x1f\n" +
 	"\x1bERROR_REASON_READER_STALLED\x10\x13\x12 \n" +
 	"\x1cERROR_REASON_COMPLETION_LOST\x10\x14\x12\x1f\n" +
+	"\x1bERROR_REASON_ALREADY_EXISTS\x10\x15\x12\x1e\n" +
+	"\x1aERROR_REASON_CONFIG_IN_USE\x10\x16\x12\x1f\n" +
 	"\x1bERROR_REASON_LLM_CONNECTION\x10 \x12\x1c\n" +
 	"\x18ERROR_REASON_LLM_TIMEOUT\x10!\x12!\n" +
 	"\x1dERROR_REASON_LLM_RATE_LIMITED\x10\"\x12 \n" +

@@ -318,7 +318,7 @@ class CompletionSpec(_message.Message):
     characters.
     """
     config: _builtins.str
-    """Resource name of a stored config: "configs/{config}". Refused while the server stores none."""
+    """Resource name of a stored config: "configs/{config}", see ConfigService."""
     end_user_id: _builtins.str
     """Opaque id of the end user, for the provider's abuse reports."""
     tool_result_max_chars: _builtins.int

@@ -71,6 +71,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The caller did not read its stream for too long. DEADLINE_EXCEEDED."""
     ERROR_REASON_COMPLETION_LOST: _ErrorReason.ValueType  # 20
     """The process that ran the completion is gone, and with it what was not delivered: start again. UNAVAILABLE."""
+    ERROR_REASON_ALREADY_EXISTS: _ErrorReason.ValueType  # 21
+    """There is a config or route of this name. ALREADY_EXISTS."""
+    ERROR_REASON_CONFIG_IN_USE: _ErrorReason.ValueType  # 22
+    """A route leads to the config, or the name is one of the server's configuration file. FAILED_PRECONDITION."""
     ERROR_REASON_LLM_CONNECTION: _ErrorReason.ValueType  # 32
     """The provider could not be reached, or broke the connection. UNAVAILABLE."""
     ERROR_REASON_LLM_TIMEOUT: _ErrorReason.ValueType  # 33
@@ -159,6 +163,10 @@ ERROR_REASON_READER_STALLED: ErrorReason.ValueType  # 19
 """The caller did not read its stream for too long. DEADLINE_EXCEEDED."""
 ERROR_REASON_COMPLETION_LOST: ErrorReason.ValueType  # 20
 """The process that ran the completion is gone, and with it what was not delivered: start again. UNAVAILABLE."""
+ERROR_REASON_ALREADY_EXISTS: ErrorReason.ValueType  # 21
+"""There is a config or route of this name. ALREADY_EXISTS."""
+ERROR_REASON_CONFIG_IN_USE: ErrorReason.ValueType  # 22
+"""A route leads to the config, or the name is one of the server's configuration file. FAILED_PRECONDITION."""
 ERROR_REASON_LLM_CONNECTION: ErrorReason.ValueType  # 32
 """The provider could not be reached, or broke the connection. UNAVAILABLE."""
 ERROR_REASON_LLM_TIMEOUT: ErrorReason.ValueType  # 33

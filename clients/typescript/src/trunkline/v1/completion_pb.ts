@@ -44,7 +44,7 @@ export type CompletionSpec = Message<"trunkline.v1.CompletionSpec"> & {
     case: "model";
   } | {
     /**
-     * Resource name of a stored config: "configs/{config}". Refused while the server stores none.
+     * Resource name of a stored config: "configs/{config}", see ConfigService.
      *
      * @generated from field: string config = 2;
      */
