@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from trunkline.v1 import completion_pb2, message_pb2
 from trunkline.v1alpha import trace_pb2
@@ -46,7 +47,7 @@ _WORDS = ["blue", "river", "table", "seven", "silent", "paper", "engine", "north
 def records(count: int, *, days: int, body_bytes: int = 1_200, seed: int = 1) -> Iterator[Record]:
     """In the order of time, spread evenly over days from BEGIN on."""
     random_ = random.Random(seed)
-    bodies = [_text(random_, body_bytes) for _ in range(2_000)]
+    bodies = _bodies(body_bytes)
     step = days * DAY // count
     for number in range(count):
         start = BEGIN + number * step + random_.randrange(step)
@@ -116,6 +117,12 @@ def _end(random_: random.Random, provider: str, *, first_day: bool) -> tuple[int
             )
         point -= share
     return 0, "", ""
+
+
+@lru_cache
+def _bodies(size: int) -> Sequence[str]:
+    random_ = random.Random(1)
+    return [_text(random_, size) for _ in range(2_000)]
 
 
 def _text(random_: random.Random, size: int) -> str:
