@@ -65,7 +65,7 @@ class Recording:
         self.server = server
         self._status = state / "spool" / "0" / "status.json" if state is not None else None
         if self._status is not None:
-            self._wait(lambda: status.read(self._status) is not None)  # type: ignore[arg-type]  # it is there
+            self._wait(lambda: status.read(self._status) is not None)
         server.adopt_children()
 
     def measure(self, load: Load, workload: Workload, calls: int) -> tuple[float, float]:
@@ -100,7 +100,7 @@ class Recording:
 def recordings(upstream: str, folder: Path) -> Iterator[Mapping[str, Recording]]:
     """Servers by what they record to; "" records nothing."""
     with ExitStack() as stack:
-        backends = {"": "off", "SQLite": ["sqlite:"]}
+        backends: dict[str, Any] = {"": "off", "SQLite": ["sqlite:"]}
         try:
             database = stack.enter_context(services.postgresql(durable=True))
             backends["PostgreSQL"] = [{"url_env": "BENCH_TRACES"}]

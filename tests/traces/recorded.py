@@ -18,7 +18,7 @@ Trace = trace_pb2.Trace
 
 
 def recorded(
-    folder: Path, upstream: Upstream | None = None, backends: Sequence[str] = ("sqlite:",), **more: Any
+    folder: Path, upstream: Upstream | None = None, backends: Sequence[object] = ("sqlite:",), **more: Any
 ) -> AbstractAsyncContextManager[Gateway]:
     traces = {"backends": backends, **more.pop("traces", {})}
     return gateway(upstream, state_dir=folder, traces=traces, **more)

@@ -98,7 +98,7 @@ async def _left(gw: Gateway, kind: str, **how: Any) -> None:
     if kind:
         await reader.until(kind)
     else:
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.3)
     reader.call.cancel()
 
 
@@ -106,7 +106,7 @@ async def _left_unary(gw: Gateway) -> None:
     call = gw.completions.CreateCompletion(
         create("fake/script", "a b c", provider_options_json=script(text="never", delay=60))
     )
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.3)
     call.cancel()
 
 
@@ -128,7 +128,7 @@ async def _vectors(gw: Gateway) -> None:
 LONG = "one" + " more" * 50
 #: How often in a hundred, what, and with which code.
 WAYS: list[tuple[int, Callable[[Gateway], Awaitable[Any]], grpc.StatusCode]] = [
-    (25, lambda gw: gw.complete(create("fake/echo", "a b c")), grpc.StatusCode.OK),
+    (23, lambda gw: gw.complete(create("fake/echo", "a b c")), grpc.StatusCode.OK),
     (25, lambda gw: _streamed(gw, text="one two three"), grpc.StatusCode.OK),
     (4, _vectors, grpc.StatusCode.OK),
     (3, lambda gw: gw.completions.CountTokens(pb.CountTokensRequest(spec=spec("fake/echo"))), grpc.StatusCode.OK),
@@ -138,9 +138,9 @@ WAYS: list[tuple[int, Callable[[Gateway], Awaitable[Any]], grpc.StatusCode]] = [
     (4, lambda gw: _fails(gw, status=400, error={"message": "no"}), grpc.StatusCode.INVALID_ARGUMENT),
     (4, lambda gw: _streamed(gw, text=LONG, cut_after=0), grpc.StatusCode.UNAVAILABLE),
     (4, lambda gw: _streamed(gw, text=LONG, cut_after=7), grpc.StatusCode.UNAVAILABLE),
-    (3, lambda gw: _left(gw, "", text="never", delay=60), grpc.StatusCode.CANCELLED),
+    (4, lambda gw: _left(gw, "", text="never", delay=60), grpc.StatusCode.CANCELLED),
     (5, lambda gw: _left(gw, "part_delta", text=LONG, word_delay=0.2), grpc.StatusCode.CANCELLED),
-    (2, _left_unary, grpc.StatusCode.CANCELLED),
+    (3, _left_unary, grpc.StatusCode.CANCELLED),
     (5, lambda gw: _fails(gw, seconds=0.1, delay=60), grpc.StatusCode.DEADLINE_EXCEEDED),
     (4, lambda gw: _fails(gw, BUG, model="fake/echo"), grpc.StatusCode.INTERNAL),
 ]
@@ -244,7 +244,7 @@ async def test_every_backend_has_every_call_and_the_sums_are_the_upstreams(
     assert LEAST <= len(told) <= CALLS
     assert len(told) == gw.metric("trunkline_calls_total")
     codes = Counter(line["code"] for line in told.values())
-    assert codes["CANCELLED"] >= 0.08 * LEAST
+    assert codes["CANCELLED"] >= 0.1 * len(told)
     assert codes["UNAVAILABLE"] > 10
     for name, url in urls.items():
         traces = await stored(url, tmp_path)
