@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trunkline_server.traces.filters import Conditions
@@ -65,7 +65,8 @@ _ERRORS = f"errors e CROSS JOIN traces t ON t.start_us = e.rowid >> {SHIFT} AND 
 def found(connection: sqlite3.Connection, wanted: Wanted) -> list[tuple[int, Key]]:
     """(start_us, key) of the page, in its order."""
     keys: set[tuple[int, Key]] = set()
-    for walk in _shortest(connection, wanted):
+    walks, wanted = _shortest(connection, wanted)
+    for walk in walks:
         keys.update(_walked(connection, walk, wanted))
     ordered = sorted(keys, key=_order, reverse=not wanted.oldest_first)
     return ordered[: wanted.size]
@@ -74,28 +75,44 @@ def found(connection: sqlite3.Connection, wanted: Wanted) -> list[tuple[int, Key
 def totals(connection: sqlite3.Connection, asked: Conditions, span_us: int) -> list[tuple[Any, ...]]:
     """Rows of base.Total."""
     wanted = Wanted(asked, None, LOOK, oldest_first=True)
-    walks = _shortest(connection, wanted)
+    walks, wanted = _shortest(connection, wanted)
     # What two walks have in common would count twice.
     walk = walks[0] if len(walks) == 1 else _BY_TIME
     where = _Clause([walk.condition], list(walk.values))
     _add_time(where, walk, wanted)
     _add_all(where, asked, walk)
     return connection.execute(
-        f"SELECT t.start_us / ?1 * ?1 AS span, t.provider, t.model, count(*), sum(t.code <> 0), "  # ours
+        f"SELECT t.start_us / ?1 * ?1 AS span, t.provider, t.model, count(*), sum(t.code <> 0), "
         "coalesce(sum(t.input_tokens), 0), coalesce(sum(t.output_tokens), 0), coalesce(sum(t.cost_nano_usd), 0) "
         f"FROM {walk.source} WHERE {where.text} GROUP BY span, t.provider, t.model ORDER BY span, t.provider, t.model",
         (span_us, *where.values),
     ).fetchall()
 
 
-def _shortest(connection: sqlite3.Connection, wanted: Wanted) -> list[_Walk]:
-    """The way with the fewest entries."""
-    walks = list(_walks(wanted.conditions)) or [[_BY_TIME]]
-    fewest, best = min(((_count(connection, walk, wanted), walk) for walk in walks), key=lambda one: one[0])
-    if fewest > LOOK and not all(walk.in_order for walk in best):
-        # Every condition is met by many: the first ones are not far in the order of time.
-        return [_BY_TIME]
-    return best
+def _shortest(connection: sqlite3.Connection, wanted: Wanted) -> tuple[list[_Walk], Wanted]:
+    """The way with the fewest entries, and what is wanted of it."""
+    ways = list(_walks(wanted.conditions)) or [[_BY_TIME]]
+    fewest, best = min(((_count(connection, way, wanted), way) for way in ways), key=lambda one: one[0])
+    if fewest <= LOOK:
+        return best, wanted
+    # Every condition is met by many: the first ones are not far in the order of time, from where all of them begin.
+    in_order = [way for way in ways if way[0].in_order]
+    if len(in_order) > 1:
+        wanted = replace(wanted, conditions=_begun(connection, in_order, wanted))
+    return (best if best[0].in_order else [_BY_TIME]), wanted
+
+
+def _begun(connection: sqlite3.Connection, ways: Sequence[list[_Walk]], wanted: Wanted) -> Conditions:
+    """The conditions from the first time on at which each of these ways has an entry."""
+    asked = wanted.conditions
+    for way in ways:
+        firsts = [first for walk in way if (first := _first(connection, walk, wanted)) is not None]
+        if firsts and wanted.oldest_first:
+            asked = replace(asked, since_us=max(min(firsts), asked.since_us or 0))
+        elif firsts:
+            until = max(firsts) + 1
+            asked = replace(asked, until_us=until if asked.until_us is None else min(until, asked.until_us))
+    return asked
 
 
 def _walks(asked: Conditions) -> Iterator[list[_Walk]]:
@@ -146,10 +163,27 @@ def _count(connection: sqlite3.Connection, ways: Sequence[_Walk], wanted: Wanted
     for walk in ways:
         where = _Clause([walk.condition], list(walk.values))
         _add_time(where, walk, wanted)
-        source = walk.source.partition(" CROSS JOIN ")[0]
-        query = f"SELECT count(*) FROM (SELECT 1 FROM {source} WHERE {where.text} LIMIT {LOOK + 1})"  # ours
+        query = f"SELECT count(*) FROM (SELECT 1 FROM {_alone(walk)} WHERE {where.text} LIMIT {LOOK + 1})"
         count += connection.execute(query, where.values).fetchone()[0]
     return count
+
+
+def _first(connection: sqlite3.Connection, walk: _Walk, wanted: Wanted) -> int | None:
+    """The time of a walk's first entry."""
+    where = _Clause([walk.condition], list(walk.values))
+    _add_time(where, walk, wanted)
+    column, shift = ("e.rowid", SHIFT) if walk.of == "e" else (f"{walk.of}.start_us", 0)
+    query = (
+        f"SELECT {column} FROM {_alone(walk)} WHERE {where.text} "
+        f"ORDER BY {column} {'ASC' if wanted.oldest_first else 'DESC'} LIMIT 1"
+    )
+    found = connection.execute(query, where.values).fetchone()
+    return None if found is None else int(found[0]) >> shift
+
+
+def _alone(walk: _Walk) -> str:
+    """What is walked, without what belongs to it."""
+    return walk.source.partition(" CROSS JOIN ")[0]
 
 
 def _walked(connection: sqlite3.Connection, walk: _Walk, wanted: Wanted) -> list[tuple[int, Key]]:
@@ -161,7 +195,7 @@ def _walked(connection: sqlite3.Connection, walk: _Walk, wanted: Wanted) -> list
         where.add(f"(t.start_us, t.key) {'>' if wanted.oldest_first else '<'} (?, ?)", *wanted.after)
     way = "ASC" if wanted.oldest_first else "DESC"
     order = f"e.rowid {way}" if walk.of == "e" else f"{walk.of}.start_us {way}, {walk.of}.key {way}"
-    select = f"SELECT t.start_us, t.key FROM {walk.source} WHERE {where.text}"  # ours
+    select = f"SELECT t.start_us, t.key FROM {walk.source} WHERE {where.text}"
     keys: list[tuple[int, Key]] = connection.execute(
         f"{select} ORDER BY {order} LIMIT ?", (*where.values, wanted.size)
     ).fetchall()
