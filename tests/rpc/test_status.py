@@ -272,7 +272,7 @@ WITH_PUSHBACK = [
 @pytest.mark.parametrize("kind", [*WITH_PUSHBACK, errors.GatewayRateLimited, errors.GatewayOverloaded])
 @pytest.mark.parametrize(
     ("delay", "remaining", "expected"),
-    [(2.0, None, 2000), (2.0, 2.0, 2000), (2.0, 1.999, -1), (2.0, -1.0, -1), (0.0, 0.0, 0), (0.0001, None, 1)],
+    [(2.0, None, 2000), (2.0, 2.0, 2000), (2.0, 1.999, -1), (2.0, -1.0, -1), (0.0, 0.0, 1), (0.0001, None, 1)],
 )
 def test_a_wait_that_ends_after_the_deadline_forbids_the_retry(
     kind: type[GatewayError], delay: float, remaining: float | None, expected: int

@@ -97,7 +97,8 @@ _PUSHBACK = "grpc-retry-pushback-ms"
 
 def _trailers(packed: bytes, pushback: int | None) -> tuple[tuple[str, str | bytes], ...]:
     details = ("grpc-status-details-bin", packed)
-    return (details,) if pushback is None else (details, (_PUSHBACK, str(pushback)))
+    # Never 0: gRPC's C core (1.85, so Python's client) does not send such a call again, and hangs until its deadline.
+    return (details,) if pushback is None else (details, (_PUSHBACK, str(pushback or 1)))
 
 
 # -- pushback ---------------------------------------------------------------------------------------------------------
