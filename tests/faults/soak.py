@@ -25,7 +25,7 @@ import psutil
 from tests.faults.providers import ROUTE
 from tests.faults.scripts import answers, cuts_midway, limited, resets, silent, slow, status
 from tests.faults.seen import Seen
-from tests.faults.stories import begun, served, whole
+from tests.faults.stories.serving import begun, served, whole
 from tests.faults.world import World, leaves, read
 from tests.process import ServerProcess
 from tests.upstream import Exchange, Script, says
