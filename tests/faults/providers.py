@@ -14,7 +14,6 @@ from tests.faults.scripts import (
     ends_without_a_reason,
     error_in_a_success,
     error_midway,
-    goes_on,
     html_in_a_success,
     leaves_out_the_end_marker,
     limited,
@@ -45,6 +44,7 @@ from tests.faults.seen import (
     within,
 )
 from tests.faults.table import BOTH, STREAM, UNARY, Row
+from tests.upstream import says
 
 #: Nobody listens there.
 REFUSED = "http://127.0.0.1:9/v1"
@@ -164,14 +164,6 @@ UNREACHABLE: Sequence[Row] = (
         route=ROUTE,
     ),
     Row(
-        "silence and another target beside it",
-        {"a": (silent,), "b": (answers,)},
-        (ok(), within(1), asked(a=1, b=1), attempts(2)),
-        options={"hedge": True},
-        route={**ROUTE, "hedge": {"after": "100ms"}},
-        peers=False,
-    ),
-    Row(
         "silence after the headers",
         {"a": (silent_after_head,)},
         (failed("DEADLINE_EXCEEDED", "LLM_TIMEOUT"), within(4)),
@@ -216,7 +208,7 @@ MIDWAY: Sequence[Row] = (
     Row(
         "cut mid-stream, begun again elsewhere",
         {"a": (cuts_midway,), "b": (answers,)},
-        (ok(), restarted(), attempts(2), asked(a=1, b=1)),
+        (ok(), restarted(1), attempts(2), asked(a=1, b=1)),
         kinds=(STREAM,),
         options={"after_first_token": "AFTER_FIRST_TOKEN_RESTART"},
         route=ROUTE,
@@ -231,7 +223,7 @@ MIDWAY: Sequence[Row] = (
     Row(
         "stall mid-stream, begun again elsewhere",
         {"a": (stalls_midway,), "b": (answers,)},
-        (ok(), restarted(), asked(a=1, b=1)),
+        (ok(), restarted(1), asked(a=1, b=1)),
         kinds=(STREAM,),
         options={"after_first_token": "AFTER_FIRST_TOKEN_RESTART"},
         route=ROUTE,
@@ -290,17 +282,8 @@ MIDWAY: Sequence[Row] = (
     ),
 )
 
-#: The delivered text is the beginning; such a provider answers with what is missing of it.
+#: What was delivered is the beginning; such a provider answers with what is missing of it.
 CONTINUED: Sequence[Row] = (
-    Row(
-        "cut mid-stream, continued elsewhere",
-        {"a": (cuts_midway,), "b": (goes_on("."),)},
-        (ok(), asked(a=1, b=1), prefilled("Hello there")),
-        kinds=(STREAM,),
-        options={"after_first_token": "AFTER_FIRST_TOKEN_CONTINUE"},
-        route=ROUTE,
-        peers=False,
-    ),
     Row(
         "prefill refused",
         {"a": (cuts_midway, no_prefill), "b": (no_prefill,)},
@@ -310,8 +293,56 @@ CONTINUED: Sequence[Row] = (
         route=ROUTE,
         peers=False,
     ),
+    Row(
+        "cut mid-stream, continued elsewhere",
+        {"a": (cuts_midway,), "b": (says(", and", " so on."),)},
+        (ok("Hello there, and so on."), restarted(0), attempts(2), asked(a=1, b=1), prefilled("Hello there")),
+        kinds=(STREAM,),
+        options={"after_first_token": "AFTER_FIRST_TOKEN_CONTINUE"},
+        route=ROUTE,
+        peers=False,
+    ),
+    Row(
+        "stall mid-stream, continued elsewhere",
+        {"a": (stalls_midway,), "b": (says(", and", " so on."),)},
+        (ok("Hello there, and so on."), restarted(0), attempts(2), asked(a=1, b=1), prefilled("Hello there")),
+        kinds=(STREAM,),
+        options={"after_first_token": "AFTER_FIRST_TOKEN_CONTINUE"},
+        route=ROUTE,
+        peers=False,
+    ),
 )
 
-ROWS = (*THROTTLED, *UNREACHABLE, *MIDWAY, *CONTINUED)
+#: Both are asked; the one that answers first is used, and the other one let go.
+HEDGED: Sequence[Row] = (
+    Row(
+        "hedge of a slow target",
+        {"a": (silent,), "b": (answers,)},
+        (ok(), within(2), attempts(2), asked(a=1, b=1), closed("a")),
+        options={"hedge": True},
+        provider={"timeouts": {"first_token": 30, "idle": 30}},
+        route={"hedge": {"after": "100ms"}},
+        peers=False,
+    ),
+    Row(
+        "hedge that the first target wins",
+        {"a": (slow(0.5),), "b": (silent,)},
+        (ok(), within(3), attempts(2), asked(a=1, b=1), closed("b")),
+        options={"hedge": True},
+        provider={"timeouts": {"first_token": 30, "idle": 30}},
+        route={"hedge": {"after": "100ms"}},
+        peers=False,
+    ),
+    Row(
+        "hedge that is not needed",
+        {"a": (answers,), "b": (answers,)},
+        (ok(), attempts(1), asked(a=1, b=0)),
+        options={"hedge": True},
+        route={"hedge": {"after": "5s"}},
+        peers=False,
+    ),
+)
+
+ROWS = (*THROTTLED, *UNREACHABLE, *MIDWAY, *CONTINUED, *HEDGED)
 
 __all__ = ["BOTH", "ROWS", "WHOLE"]

@@ -180,11 +180,6 @@ def pours(pieces: int, size: int) -> Script:
     return script
 
 
-def goes_on(*texts: str) -> Script:
-    """Answers a prefilled request as such providers do: with what is missing."""
-    return says(*texts)
-
-
 def in_turn(scripts: Sequence[Script]) -> Iterator[Script]:
     """One for each request; the last for all that follow."""
     return itertools.chain(scripts[:-1], itertools.repeat(scripts[-1]))

@@ -149,8 +149,10 @@ def pushback(milliseconds: int | None) -> Statement:
     return _statement(f"pushback {milliseconds}", lambda seen, _: (seen.pushback == milliseconds, seen.pushback))
 
 
-def restarted() -> Statement:
-    return _statement("told to forget what came before", lambda seen, _: (seen.restarts == 1, seen.restarts))
+def restarted(times: int) -> Statement:
+    return _statement(
+        f"told {times} times to forget what came before", lambda seen, _: (seen.restarts == times, seen.restarts)
+    )
 
 
 def heartbeats(least: int) -> Statement:

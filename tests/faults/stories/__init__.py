@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tests.faults.stories import crowds, restarts, surroundings
+from tests.faults.stories import accounts, crowds, replays, restarts, surroundings
 from tests.faults.table import Story
 
-STORIES: Sequence[Story] = (*restarts.STORIES, *crowds.STORIES, *surroundings.STORIES)
+STORIES: Sequence[Story] = (
+    *restarts.STORIES,
+    *crowds.STORIES,
+    *replays.STORIES,
+    *accounts.STORIES,
+    *surroundings.STORIES,
+)
 
 __all__ = ["STORIES"]

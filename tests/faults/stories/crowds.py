@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import grpc
+import psutil
 from tests.faults.providers import ROUTE
 from tests.faults.scripts import answers, in_turn, resets, slow, status
 from tests.faults.seen import Seen
-from tests.faults.stories.serving import begun, broken, paced, provider, served, whole
+from tests.faults.stories.serving import begun, broken, ends, paced, provider, served, whole
 from tests.faults.table import Story
 from tests.faults.world import World, read
-from tests.upstream import Exchange, Script, Upstream, says, upstream
+from tests.gateway import stream
+from tests.http2 import Stalled, stalled
+from tests.upstream import Exchange, Script, Upstream, piece, says, upstream
+
+STREAM_COMPLETION = "/trunkline.v1.CompletionService/StreamCompletion"
+#: Callers who stop reading.
+STOPPED = 40
 
 
 async def a_thousand_streams(world: World) -> Sequence[str]:
@@ -49,6 +58,98 @@ async def more_calls_than_the_server_takes(world: World) -> Sequence[str]:
         ("refused at once", max(one.seconds for one in refused) < 1.0, max(one.seconds for one in refused)),
         ("the provider saw the others only", len(up.exchanges) == 200 - len(refused), len(up.exchanges)),
     )
+
+
+async def a_queue_too_long_for_the_deadline(world: World) -> Sequence[str]:
+    """Who would not be due in time is told so at once, while there is time to go elsewhere."""
+    limits = {"max_in_flight": 2, "max_waiting": 1000}
+    async with served(world, slow(0.5), limits=limits, workers=1) as (up, _, stub):
+        # How long calls take is learned from those that were.
+        learned = await whole(stub)
+        patient = [asyncio.ensure_future(whole(stub, timeout=60)) for _ in range(20)]
+        while len(up.exchanges) < 3:
+            await asyncio.sleep(0.01)
+        hasty = await asyncio.gather(
+            *(whole(stub, timeout=1.5) for _ in range(10)), *(read(begun(stub, timeout=1.5)) for _ in range(10))
+        )
+        asked = len(up.exchanges)
+        served_all = await asyncio.gather(*patient)
+    return broken(
+        ("the first is answered", learned.complete, learned.code),
+        *(ends(one, "UNAVAILABLE", "GATEWAY_OVERLOADED") for one in hasty),
+        ("refused at once", max(one.seconds for one in hasty) < 0.5, max(one.seconds for one in hasty)),
+        ("told when to come back", all((one.pushback or 0) >= 100 for one in hasty), {one.pushback for one in hasty}),
+        ("no provider saw them", asked <= 5 and len(up.exchanges) == 21, (asked, len(up.exchanges))),
+        (
+            "those with time are answered",
+            all(one.complete for one in served_all),
+            Counter(one.code for one in served_all),
+        ),
+    )
+
+
+# -- callers who do not read ------------------------------------------------------------------------------------------
+
+
+class _Flood:
+    """Says more than anybody reads, as fast as it is read."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    async def __call__(self, exchange: Exchange) -> None:
+        await exchange.head()
+        await exchange.chunk(piece("", role="assistant"))
+        words = piece("x" * 1000)
+        while True:
+            await exchange.chunk(words)
+            self.sent += len(words)
+
+
+async def stopped_readers(world: World) -> Sequence[str]:
+    """Little is held for them, their providers are paused, and in the end let go."""
+    flood = _Flood()
+    async with (
+        served(world, flood, stream={"stalled_reader": "3s"}) as (up, server, stub),
+        contextlib.AsyncExitStack() as callers,
+    ):
+        address = await server.address()
+        await whole(stub, "fake/echo")
+        before = _memory(server.pid)
+        stopped: list[Stalled] = [
+            await callers.enter_async_context(stalled(address, STREAM_COMPLETION, stream("up/m")))
+            for _ in range(STOPPED)
+        ]
+        while len(up.exchanges) < STOPPED:
+            await asyncio.sleep(0.01)
+        arrived = time.monotonic()
+        await asyncio.sleep(1.5)
+        grown, sent, still_open = _memory(server.pid) - before, flood.sent, len(up.open)
+        beside = await whole(stub, "fake/echo")
+        closed = [await exchange.gone() - arrived for exchange in up.exchanges]
+        told: Counter[str] = Counter()
+        for caller in stopped:
+            # Once they read again, they have what was said before, and then the reason.
+            caller.read(64 * 1024 * 1024)
+            await caller.ended()
+            told[caller.trailers.get("grpc-status", "none")] += 1
+        while len(reasons := [line.get("reason") for line in server.lines if line.get("provider") == "up"]) < STOPPED:
+            await asyncio.sleep(0.05)
+    return broken(
+        ("READER_STALLED", set(reasons) == {"READER_STALLED"}, Counter(reasons)),
+        ("DEADLINE_EXCEEDED", set(told) == {str(grpc.StatusCode.DEADLINE_EXCEEDED.value[0])}, told),
+        ("the provider is paused, not cut", still_open == STOPPED, still_open),
+        ("at most 1.5 MiB are held for each", grown <= STOPPED * 1.5 * 2**20, grown / STOPPED / 2**20),
+        ("at most 8 MiB are taken for each", sent <= STOPPED * 8 * 2**20, sent / STOPPED / 2**20),
+        ("the provider is let go when it is time", max(closed) <= 3 + 2, max(closed)),
+        ("others are answered meanwhile", beside.complete and beside.seconds < 1, (beside.code, beside.seconds)),
+    )
+
+
+def _memory(pid: int) -> int:
+    """Bytes that only the processes of a server hold."""
+    main = psutil.Process(pid)
+    return sum(process.memory_full_info().uss for process in (main, *main.children(recursive=True)))
 
 
 # -- routes under load ------------------------------------------------------------------------------------------------
@@ -103,6 +204,8 @@ async def outage_of_one_of_two(world: World) -> Sequence[str]:
 STORIES: Sequence[Story] = (
     Story("1,000 concurrent streams", a_thousand_streams),
     Story("more calls than the server takes", more_calls_than_the_server_takes),
+    Story("queue that cannot make the deadline", a_queue_too_long_for_the_deadline),
+    Story("stopped readers", stopped_readers),
     Story("flapping target", flapping_target),
     Story("outage of one of two targets", outage_of_one_of_two),
 )

@@ -18,6 +18,7 @@ from tests.faults.seen import Seen
 from tests.faults.stories.serving import begun, broken, paced, served, whole
 from tests.faults.table import Story
 from tests.faults.world import World, read
+from tests.test_rolling import CALLERS, CONNECTIONS, OPTIONS, calls_on, serving, streams_on
 
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 
@@ -118,6 +119,7 @@ async def kill_of_the_server(world: World) -> Sequence[str]:
         os.killpg(server.pid, signal.SIGKILL)
         seen = await read(call, seen)
         gone = await up.exchanges[0].gone()
+        await server.ended()
     return broken(
         ("UNAVAILABLE, never OK", (seen.code, seen.complete) == ("UNAVAILABLE", False), seen.code),
         ("at once", seen.ended - killed <= AT_ONCE, seen.ended - killed),
@@ -125,9 +127,44 @@ async def kill_of_the_server(world: World) -> Sequence[str]:
     )
 
 
+async def rolling_restart_under_load(world: World) -> Sequence[str]:
+    """Promised: no failed call for a client that repeats UNAVAILABLE, no stream cut that is shorter than the grace."""
+    told: Counter[str] = Counter()
+    ended = asyncio.Event()
+    workers = max(2, world.workers)
+    async with (
+        served(world, talks_on, workers=workers, drain={"grace": 15}) as (_, server, _stub),
+        contextlib.AsyncExitStack() as channels,
+    ):
+        address = await server.address()
+        await server.line("serving", workers)
+        before = serving(server)
+        stubs = [
+            CompletionServiceStub(await channels.enter_async_context(grpc.aio.insecure_channel(address, OPTIONS)))
+            for _ in range(CONNECTIONS)
+        ]
+        load = [asyncio.create_task(calls_on(stub, ended, told)) for stub in stubs for _ in range(CALLERS)]
+        load += [asyncio.create_task(streams_on(stub, ended, told)) for stub in stubs]
+        server.signal(signal.SIGUSR2)
+        await server.line("workers replaced")
+        await server.line("stopped", workers)
+        after = serving(server)
+        counted, until = told["OK"], time.monotonic() + 20
+        while told["OK"] < counted + 50 and time.monotonic() < until:
+            await asyncio.sleep(0.05)
+        ended.set()
+        await asyncio.gather(*load)
+    return broken(
+        ("every worker is another one", len(after) == workers and not before & after, (before, after)),
+        ("no call fails, no stream is cut", set(told) == {"OK", "whole stream"}, told),
+        ("the new ones are used", told["OK"] >= counted + 50, (counted, told["OK"])),
+    )
+
+
 STORIES: Sequence[Story] = (
     Story("SIGTERM mid-stream, within the grace", sigterm_within_the_grace),
     Story("SIGTERM mid-stream, beyond the grace", sigterm_beyond_the_grace),
+    Story("rolling restart under load", rolling_restart_under_load),
     Story("kill -9 of a worker", kill_of_a_worker),
     Story("kill -9 of the server", kill_of_the_server),
 )

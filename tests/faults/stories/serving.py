@@ -16,6 +16,10 @@ from tests.process import ServerProcess, server_process
 from tests.upstream import DONE, Exchange, Script, Upstream, piece, upstream, usage_event
 
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
+from trunkline.v1alpha import trace_pb2, trace_service_pb2
+from trunkline.v1alpha.trace_service_pb2_grpc import TraceServiceStub
+
+Trace = trace_pb2.Trace
 
 
 def provider(url: str, **more: Any) -> dict[str, Any]:
@@ -86,3 +90,22 @@ def paced(words: int, pause: float) -> Script:
         await exchange.end()
 
     return script
+
+
+async def records(channel: grpc.aio.Channel, count: int, patience: float = 30.0) -> list[Trace]:
+    """Records of calls that have ended, as soon as there are so many, or when they stay fewer."""
+    stub: Any = TraceServiceStub(channel)
+    found: list[Trace] = []
+    until = time.monotonic() + patience
+    while time.monotonic() < until:
+        found, token = [], ""
+        while True:
+            page = await stub.ListTraces(trace_service_pb2.ListTracesRequest(page_size=1000, page_token=token))
+            found += (trace for trace in page.traces if trace.state == trace_pb2.TRACE_STATE_FINISHED)
+            token = page.next_page_token
+            if not token:
+                break
+        if len(found) >= count:
+            break
+        await asyncio.sleep(0.2)
+    return found
