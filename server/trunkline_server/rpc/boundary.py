@@ -44,8 +44,10 @@ Context = Any
 #: The gateway's error leaves this much before the caller's own deadline: 5 %, within these bounds, in seconds.
 MARGIN_SHARE, MARGIN_LEAST, MARGIN_MOST = 0.05, 0.020, 0.250
 
-#: No call has arrived for so long: a moment to tell connections to go elsewhere. It is waited for so long at most.
-_QUIET, _LONGEST_QUIET = 0.03, 0.3
+#: No call has arrived for so long, and for so many times the longest pause between two: a moment to tell connections to
+#: go elsewhere. It is waited for so long at most.
+_QUIET, _PAUSES, _LONGEST_QUIET = 0.05, 4, 1.0
+_LOOK = 0.01
 #: In so long connections have been told.
 _TOLD = 0.05
 
@@ -145,12 +147,17 @@ class Running:
         return {task for _, task in self.calls.values()} | set(self.runs.values())
 
     async def _quiet(self) -> None:
-        """Returns when no call has arrived for `_QUIET` seconds, or after `_LONGEST_QUIET`."""
-        until = time.monotonic() + _LONGEST_QUIET
-        arrived = -1
-        while arrived != self.arrived and time.monotonic() < until:
-            arrived = self.arrived
-            await asyncio.sleep(_QUIET)
+        """Returns when no call has arrived for a while, or after `_LONGEST_QUIET`.
+
+        How long the while is, callers show: on a machine that is busy they come back late.
+        """
+        now = last = time.monotonic()
+        until, pause, arrived = now + _LONGEST_QUIET, 0.0, self.arrived
+        while now < until and now - last < max(_QUIET, _PAUSES * pause):
+            await asyncio.sleep(_LOOK)
+            now = time.monotonic()
+            if arrived != self.arrived:
+                arrived, pause, last = self.arrived, max(pause, now - last), now
 
 
 class Boundary:
