@@ -123,6 +123,7 @@ async def soak(minutes: float, workers: int, folder: Path) -> list[str]:
     ended: Counter[str] = Counter()
     samples = Samples()
     config: dict[str, Any] = {
+        "traces": "sqlite:",
         "models": {"both": {"targets": [{"model": "up/m"}, {"model": "up/n", "priority": 1}], **ROUTE}},
     }
     async with served(World(folder, workers, ()), upstream_script(chance), **config) as (up, server, stub):
