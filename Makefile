@@ -17,6 +17,7 @@ RPC     := $(TS)/src/google/rpc/error_details_pb.ts
 
 # Go and Node are optional: what needs them is skipped by name where they are missing.
 HAVE_go         := $(and $(shell command -v go),$(shell command -v gofmt))
+HAVE_promtool   := $(shell command -v promtool)
 HAVE_typescript := $(and $(shell command -v node),$(shell command -v npm))
 TS_READY        := $(if $(HAVE_typescript),$(NODE_DIRS:%=%/$(INSTALLED)) $(RPC))
 
@@ -131,14 +132,14 @@ test-examples: $(VENV)/.dev $(TS_READY) ## run the examples of the three languag
 # ------------------------------------------------------------------------------------------------------------ checks
 
 PY      := $(wildcard server tests bench tools examples/python examples/sidecar)
-GO_DIRS := $(wildcard clients/go examples/go examples/sidecar/go)
+GO_DIRS := $(wildcard clients/go examples/go examples/sidecar/go tools/dashboard_check)
 # What a change of the contract is held against: the last release, or main while there is none.
 BASE    ?= $(firstword $(shell git tag --list 'v*' --sort=-version:refname; git branch --all --format '%(refname)' --list main origin/main))
 
-.PHONY: check lint lint-python lint-proto lint-go lint-typescript types format
+.PHONY: check lint lint-python lint-proto lint-go lint-typescript lint-deploy types format
 check: lint types check-generate test ## run everything that must hold before a change lands
 
-lint: lint-python lint-proto lint-go lint-typescript ## check style, imports and the contract
+lint: lint-python lint-proto lint-go lint-typescript lint-deploy ## check style, imports, the contract and what is deployed
 
 lint-python: $(VENV)/.dev
 	@$(BIN)/ruff check --quiet
@@ -158,6 +159,11 @@ lint-go:
 
 lint-typescript: $(TS_READY)
 	@$(call needs,typescript,node) cd $(TS) && npm run --silent lint
+
+lint-deploy:
+	@$(call needs,promtool,promtool) promtool check rules --lint-fatal deploy/grafana/alerts.yaml >/dev/null \
+	  && promtool test rules deploy/grafana/alerts.test.yaml >/dev/null
+	@$(call needs,go,go) cd tools/dashboard_check && go run . ../../deploy/grafana/dashboard.json
 
 types: $(VENV)/.dev $(TS_READY) ## check the types: mypy --strict and tsc
 	@$(BIN)/mypy $(PY) clients/python/trunkline

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tools import docs_configuration, docs_errors, docs_providers, docs_sidecar, docs_telemetry
+from tools import docs_configuration, docs_dashboard, docs_errors, docs_providers, docs_sidecar, docs_telemetry
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,7 +29,10 @@ PAGES: Mapping[str, Callable[[], Blocks]] = {
 }
 
 #: Files that are made as a whole.
-FILES: Mapping[str, Callable[[], str]] = {"docs/trace-lines.schema.json": docs_sidecar.schema}
+FILES: Mapping[str, Callable[[], str]] = {
+    "deploy/grafana/dashboard.json": docs_dashboard.dashboard,
+    "docs/trace-lines.schema.json": docs_sidecar.schema,
+}
 
 _BLOCK = re.compile(r"(<!-- begin (\w+): [^\n]* -->\n).*?(<!-- end \2 -->)", flags=re.DOTALL)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from tools.docs_json import written
 
 from trunkline.v1alpha import trace_pb2
 from trunkline_server.traces.unix.lines import PROTOCOL, VERSION
@@ -79,17 +79,7 @@ def schema() -> str:
         "anyOf": [{"$ref": "#/$defs/hello"}, {"$ref": "#/$defs/record"}],
         "$defs": dict(sorted(defs.items())),
     }
-    return _written(made) + "\n"
-
-
-def _written(value: Any, indent: str = "", deep: int = 0) -> str:
-    """JSON, with what fits on a line on one: a page that can be read."""
-    flat = json.dumps(value)
-    if not isinstance(value, dict) or len(indent) + len(flat) <= 200 or deep > 4:
-        return flat
-    inner = indent + "  "
-    lines = [f"{inner}{json.dumps(name)}: {_written(one, inner, deep + 1)}" for name, one in value.items()]
-    return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+    return written(made)
 
 
 def _message(descriptor: Descriptor, defs: dict[str, Any]) -> dict[str, Any]:
