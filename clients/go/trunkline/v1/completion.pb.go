@@ -465,8 +465,7 @@ type CompletionSpec struct {
 	ResponseFormat *ResponseFormat `protobuf:"bytes,7,opt,name=response_format,json=responseFormat,proto3" json:"response_format,omitempty"`
 	// Overrides the config's defaults field by field.
 	Params *GenerationParams `protobuf:"bytes,8,opt,name=params,proto3" json:"params,omitempty"`
-	// For the record of the call, never sent upstream. At most 64 keys of 64 characters, values of at most 256. This version
-	// checks them and keeps no record.
+	// For the record of the call, never sent upstream. At most 64 keys of 64 characters, values of at most 256.
 	Labels map[string]string `protobuf:"bytes,9,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Opaque id of the end user, for the provider's abuse reports.
 	EndUserId *string `protobuf:"bytes,10,opt,name=end_user_id,json=endUserId,proto3,oneof" json:"end_user_id,omitempty"`
@@ -1572,7 +1571,7 @@ type CallOptions struct {
 	Timeout *durationpb.Duration `protobuf:"bytes,1,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// Return the provider's own body (Completion.raw, RawEvent). Refused if the server forbids it, and for embeddings.
 	IncludeRaw bool `protobuf:"varint,2,opt,name=include_raw,json=includeRaw,proto3" json:"include_raw,omitempty"`
-	// What the record of the call keeps. Default: the server's. This version keeps no record.
+	// What the record of the call keeps. Default: the server's.
 	Capture Capture `protobuf:"varint,3,opt,name=capture,proto3,enum=trunkline.v1.Capture" json:"capture,omitempty"`
 	// What to do with a parameter that the target cannot honour. Default: REFUSE.
 	OnUnsupported OnUnsupported `protobuf:"varint,4,opt,name=on_unsupported,json=onUnsupported,proto3,enum=trunkline.v1.OnUnsupported" json:"on_unsupported,omitempty"`

@@ -197,7 +197,8 @@ type Trace struct {
 	Status *CallStatus `protobuf:"bytes,15,opt,name=status,proto3" json:"status,omitempty"`
 	// Every attempt, in the order in which they began. Empty if the call was refused before one.
 	Attempts []*Attempt `protobuf:"bytes,16,rep,name=attempts,proto3" json:"attempts,omitempty"`
-	// Tokens and cost of the whole call: the answer's, or what a failed call had spent. Absent if none is known.
+	// Tokens and cost of the whole call, of all attempts together. An estimate where a call was cut short and no provider
+	// counted. Absent if none is known.
 	Usage *v1.Usage `protobuf:"bytes,17,opt,name=usage,proto3" json:"usage,omitempty"`
 	// How long it took. Only total in a call that got no answer.
 	Timing *v1.Timing `protobuf:"bytes,18,opt,name=timing,proto3" json:"timing,omitempty"`
@@ -489,12 +490,13 @@ type isTrace_Request interface {
 }
 
 type Trace_CompletionSpec struct {
-	// Of CreateCompletion, StreamCompletion and CountTokens. Without content: no messages, no extra_system_text.
+	// Of CreateCompletion, StreamCompletion and CountTokens. Without content: no messages, extra_system_text and
+	// provider_options_json.
 	CompletionSpec *v1.CompletionSpec `protobuf:"bytes,10,opt,name=completion_spec,json=completionSpec,proto3,oneof"`
 }
 
 type Trace_EmbeddingSpec struct {
-	// Of CreateEmbeddings. Without content: no inputs.
+	// Of CreateEmbeddings. Without content: no inputs and provider_options_json.
 	EmbeddingSpec *v1.EmbeddingSpec `protobuf:"bytes,11,opt,name=embedding_spec,json=embeddingSpec,proto3,oneof"`
 }
 
@@ -534,7 +536,7 @@ type CallStatus struct {
 	Code int32 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
 	// ErrorReason without the prefix. Empty if OK. CANCELLED if the caller left.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
-	// The message of the status. Empty if OK.
+	// The message of the status. Empty if OK, and without content.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	// What was known of the failure. Absent if OK, and before admission.
 	Detail        *v1.LlmErrorDetail `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
@@ -623,7 +625,7 @@ type Attempt struct {
 	TimeToFirstEvent *durationpb.Duration `protobuf:"bytes,9,opt,name=time_to_first_event,json=timeToFirstEvent,proto3" json:"time_to_first_event,omitempty"`
 	// Why it failed: ErrorReason without the prefix. Empty if it did not fail by itself.
 	Reason string `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
-	// The error's message, without secrets. Empty if it did not fail.
+	// The error's message, without secrets. Empty if it did not fail, and without content.
 	Message string `protobuf:"bytes,11,opt,name=message,proto3" json:"message,omitempty"`
 	// HTTP status; absent if none came.
 	UpstreamStatus *int32 `protobuf:"varint,12,opt,name=upstream_status,json=upstreamStatus,proto3,oneof" json:"upstream_status,omitempty"`

@@ -361,9 +361,7 @@ class CompletionSpec(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """For the record of the call, never sent upstream. At most 64 keys of 64 characters, values of at most 256. This version
-        checks them and keeps no record.
-        """
+        """For the record of the call, never sent upstream. At most 64 keys of 64 characters, values of at most 256."""
 
     @_builtins.property
     def provider_options_json(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -835,7 +833,7 @@ class CallOptions(_message.Message):
     include_raw: _builtins.bool
     """Return the provider's own body (Completion.raw, RawEvent). Refused if the server forbids it, and for embeddings."""
     capture: Global___Capture.ValueType
-    """What the record of the call keeps. Default: the server's. This version keeps no record."""
+    """What the record of the call keeps. Default: the server's."""
     on_unsupported: Global___OnUnsupported.ValueType
     """What to do with a parameter that the target cannot honour. Default: REFUSE."""
     after_first_token: Global___AfterFirstToken.ValueType

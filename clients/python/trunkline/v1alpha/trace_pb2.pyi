@@ -201,11 +201,13 @@ class Trace(_message.Message):
 
     @_builtins.property
     def completion_spec(self) -> _completion_pb2.CompletionSpec:
-        """Of CreateCompletion, StreamCompletion and CountTokens. Without content: no messages, no extra_system_text."""
+        """Of CreateCompletion, StreamCompletion and CountTokens. Without content: no messages, extra_system_text and
+        provider_options_json.
+        """
 
     @_builtins.property
     def embedding_spec(self) -> _embedding_service_pb2.EmbeddingSpec:
-        """Of CreateEmbeddings. Without content: no inputs."""
+        """Of CreateEmbeddings. Without content: no inputs and provider_options_json."""
 
     @_builtins.property
     def completion(self) -> _completion_pb2.Completion:
@@ -225,7 +227,9 @@ class Trace(_message.Message):
 
     @_builtins.property
     def usage(self) -> _completion_pb2.Usage:
-        """Tokens and cost of the whole call: the answer's, or what a failed call had spent. Absent if none is known."""
+        """Tokens and cost of the whole call, of all attempts together. An estimate where a call was cut short and no provider
+        counted. Absent if none is known.
+        """
 
     @_builtins.property
     def timing(self) -> _completion_pb2.Timing:
@@ -294,7 +298,7 @@ class CallStatus(_message.Message):
     reason: _builtins.str
     """ErrorReason without the prefix. Empty if OK. CANCELLED if the caller left."""
     message: _builtins.str
-    """The message of the status. Empty if OK."""
+    """The message of the status. Empty if OK, and without content."""
     @_builtins.property
     def detail(self) -> _error_pb2.LlmErrorDetail:
         """What was known of the failure. Absent if OK, and before admission."""
@@ -353,7 +357,7 @@ class Attempt(_message.Message):
     reason: _builtins.str
     """Why it failed: ErrorReason without the prefix. Empty if it did not fail by itself."""
     message: _builtins.str
-    """The error's message, without secrets. Empty if it did not fail."""
+    """The error's message, without secrets. Empty if it did not fail, and without content."""
     upstream_status: _builtins.int
     """HTTP status; absent if none came."""
     provider_request_id: _builtins.str

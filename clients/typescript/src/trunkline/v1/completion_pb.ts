@@ -96,8 +96,7 @@ export type CompletionSpec = Message<"trunkline.v1.CompletionSpec"> & {
   params?: GenerationParams | undefined;
 
   /**
-   * For the record of the call, never sent upstream. At most 64 keys of 64 characters, values of at most 256. This version
-   * checks them and keeps no record.
+   * For the record of the call, never sent upstream. At most 64 keys of 64 characters, values of at most 256.
    *
    * @generated from field: map<string, string> labels = 9;
    */
@@ -621,7 +620,7 @@ export type CallOptions = Message<"trunkline.v1.CallOptions"> & {
   includeRaw: boolean;
 
   /**
-   * What the record of the call keeps. Default: the server's. This version keeps no record.
+   * What the record of the call keeps. Default: the server's.
    *
    * @generated from field: trunkline.v1.Capture capture = 3;
    */

@@ -99,7 +99,8 @@ export type Trace = Message<"trunkline.v1alpha.Trace"> & {
    */
   request: {
     /**
-     * Of CreateCompletion, StreamCompletion and CountTokens. Without content: no messages, no extra_system_text.
+     * Of CreateCompletion, StreamCompletion and CountTokens. Without content: no messages, extra_system_text and
+     * provider_options_json.
      *
      * @generated from field: trunkline.v1.CompletionSpec completion_spec = 10;
      */
@@ -107,7 +108,7 @@ export type Trace = Message<"trunkline.v1alpha.Trace"> & {
     case: "completionSpec";
   } | {
     /**
-     * Of CreateEmbeddings. Without content: no inputs.
+     * Of CreateEmbeddings. Without content: no inputs and provider_options_json.
      *
      * @generated from field: trunkline.v1.EmbeddingSpec embedding_spec = 11;
      */
@@ -161,7 +162,8 @@ export type Trace = Message<"trunkline.v1alpha.Trace"> & {
   attempts: Attempt[];
 
   /**
-   * Tokens and cost of the whole call: the answer's, or what a failed call had spent. Absent if none is known.
+   * Tokens and cost of the whole call, of all attempts together. An estimate where a call was cut short and no provider
+   * counted. Absent if none is known.
    *
    * @generated from field: trunkline.v1.Usage usage = 17;
    */
@@ -280,7 +282,7 @@ export type CallStatus = Message<"trunkline.v1alpha.CallStatus"> & {
   reason: string;
 
   /**
-   * The message of the status. Empty if OK.
+   * The message of the status. Empty if OK, and without content.
    *
    * @generated from field: string message = 3;
    */
@@ -378,7 +380,7 @@ export type Attempt = Message<"trunkline.v1alpha.Attempt"> & {
   reason: string;
 
   /**
-   * The error's message, without secrets. Empty if it did not fail.
+   * The error's message, without secrets. Empty if it did not fail, and without content.
    *
    * @generated from field: string message = 11;
    */
