@@ -48,6 +48,13 @@ def clickhouse() -> Iterator[services.Clickhouse]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def redis() -> Iterator[services.Redis]:
+    """A real server, for the whole run."""
+    with services.or_skip(), services.redis() as server:
+        yield server
+
+
 @pytest.fixture
 def measured(request: pytest.FixtureRequest) -> Callable[[str, object], None]:
     """`measured("cancel, ms", 1.2)` shows a figure at the end of the run."""

@@ -254,6 +254,45 @@ def clickhouse() -> Iterator[Clickhouse]:
             server.stop()
 
 
+class Redis(Service):
+    """A Redis that keeps nothing on disk."""
+
+    def __init__(self, where: Path) -> None:
+        self.port = free_port()
+        program = find("redis-server", "redis-server")
+        settings = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        command: list[str | Path] = [program, *settings, "--dir", where]
+        super().__init__("redis", command, where / "log", ready=self._answers)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def settings(self, **more: object) -> dict[str, object]:
+        """For the setting `redis`: keys and channels of its own."""
+        return {"url": self.url, "prefix": f"test-{secrets.token_hex(6)}", **more}
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(16) == b"+PONG\r\n"
+        except OSError:
+            return False
+
+
+@contextmanager
+def redis() -> Iterator[Redis]:
+    """Runs while the block does. Raises Missing."""
+    with folder() as where:
+        server = Redis(where)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
 def _other_user(*names: str) -> str:
     known = {entry.pw_name for entry in pwd.getpwall()}
     return next(name for name in names if name in known)

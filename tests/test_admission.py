@@ -160,7 +160,7 @@ async def test_the_deadline_holds_in_the_queue() -> None:
     async with upstream(silent_midway) as up, gateway(up, {"max_in_flight": 1}) as gw:
         reader = gw.stream(stream())
         await reader.until("part_delta")
-        failed = await failing(gw.completions.CreateCompletion(create(), timeout=0.5))
+        failed = await failing(gw.completions.CreateCompletion(create(), timeout=2.0))
         reader.call.cancel()
 
     # Nothing is known yet of how long calls take, so that it waited.

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO
+from urllib.parse import unquote, urlsplit
 
 from trunkline_server import observation as observing
 from trunkline_server import prices, providers
@@ -18,12 +19,13 @@ from trunkline_server.config import ConfigError, Settings
 from trunkline_server.embedded import Endpoint
 from trunkline_server.embedder import Embedder
 from trunkline_server.engine import Engine
+from trunkline_server.fleet import Fleet
 from trunkline_server.observation import Observation, make_metrics, observe
 from trunkline_server.recording import Recording, Spool, open_spool, passwords_of, record, state_dir
 from trunkline_server.redact import Redactor
 from trunkline_server.registry import Registry
 from trunkline_server.reloading import Load, Reloader
-from trunkline_server.replay import Bounds, Keeper
+from trunkline_server.replay import Bounds, Keeper, SharedKeeper
 from trunkline_server.routing.health import Healths
 from trunkline_server.rpc.boundary import Boundary, Limits, Running
 from trunkline_server.rpc.completions import CompletionMethods
@@ -58,6 +60,8 @@ class App:
     registry: Registry
     #: None: there is no file to read again.
     reloader: Reloader | None
+    #: None: workers and replicas share nothing.
+    fleet: Fleet | None = None
     #: HOST:PORT as bound: what was configured, with the port that was found for port 0.
     address: str = ""
 
@@ -80,8 +84,14 @@ class App:
         gc.freeze()
         gc.set_threshold(2_000, 20, 50)
         await self.registry.start()
+        if self.fleet is not None:
+            await self.fleet.start()
         await self.server.start()
-        self.telemetry.event("serving", listen=self.address, providers=sorted(self.engine.providers))
+        # What is local is known to the worker alone that took the first call: request ids, resuming, cancelling by id.
+        shared = "local" if self.fleet is None else "redis"
+        self.telemetry.event(
+            "serving", listen=self.address, providers=sorted(self.engine.providers), completions=shared
+        )
         serving()
         # Costs wait for it, calls do not.
         threading.Thread(target=prices.load, name="trunkline-prices", daemon=True).start()
@@ -91,6 +101,8 @@ class App:
         await self.server.drain(drain.delay, drain.grace)
         await self.registry.aclose()
         await self.engine.aclose()
+        if self.fleet is not None:
+            await self.fleet.aclose()
         await self.recording.aclose()
         self.telemetry.event("stopped")
         await self.observation.aclose()
@@ -127,11 +139,11 @@ def build(
     recording = record(settings, environ, slot, telemetry)
     boundary = Boundary(callers, limits, telemetry, running, redactor, recorder=recording.recorder)
     catalog = Catalog(engine)
-    runs = Runs(_keeper(settings), running, boundary.failure, settings.replay.grace)
+    fleet = _fleet(settings, telemetry, redactor)
+    runs = Runs(_keeper(settings, fleet), running, boundary.failure, settings.replay.grace, fleet)
     completions = CompletionMethods(
         engine,
         catalog,
-        running,
         runs,
         heartbeat=settings.stream.heartbeat,
         stalled=settings.stream.stalled_reader,
@@ -157,7 +169,7 @@ def build(
         share_port=share_port,
         interceptors=observation.interceptors,
     )
-    return App(server, engine, telemetry, settings, observation, recording, registry, reloader)
+    return App(server, engine, telemetry, settings, observation, recording, registry, reloader, fleet)
 
 
 def _registry(settings: Settings, environ: Mapping[str, str], engine: Engine, telemetry: Telemetry) -> Registry:
@@ -180,7 +192,18 @@ def secrets_of(settings: Settings, environ: Mapping[str, str], local: Endpoint |
     keys += [key_of(name, provider, environ) for name, provider in provider_settings(settings, environ).items()]
     if local is not None:
         keys.append(local.api_key)
-    return [*providers.secrets_of(keys), *observing.secrets_of(environ), *passwords_of(settings)]
+    return [
+        *providers.secrets_of(keys),
+        *observing.secrets_of(environ),
+        *passwords_of(settings),
+        *_password_of(settings),
+    ]
+
+
+def _password_of(settings: Settings) -> list[str]:
+    """Of Redis."""
+    password = urlsplit(settings.redis.address).password if settings.redis is not None else None
+    return [unquote(password)] if password else []
 
 
 def spool(
@@ -199,9 +222,27 @@ def page(
     return open_page(settings, environ, secrets_of(settings, environ, local), slot)
 
 
-def _keeper(settings: Settings) -> Keeper | None:
+def _fleet(settings: Settings, telemetry: Telemetry, redactor: Redactor) -> Fleet | None:
+    asked = settings.redis
+    if asked is None:
+        return None
+
+    def told(name: str, **facts: str) -> None:
+        telemetry.warning(name, **{fact: redactor(value) for fact, value in facts.items()})
+
+    ca_file = None if asked.ca_file is None else str(asked.ca_file)
+    try:
+        return Fleet(asked.address, prefix=asked.prefix, patience=asked.timeout, ca_file=ca_file, told=told)
+    except ValueError as error:
+        raise ConfigError(f"the configuration cannot be used:\n  redis: {redactor(str(error))}") from None
+
+
+def _keeper(settings: Settings, fleet: Fleet | None) -> Keeper | None:
     replay = settings.replay
-    return Keeper(Bounds(replay.window, replay.max_completion_bytes, replay.max_bytes)) if replay.window else None
+    if not replay.window:
+        return None
+    bounds = Bounds(replay.window, replay.max_completion_bytes, replay.max_bytes)
+    return Keeper(bounds) if fleet is None else SharedKeeper(bounds, fleet)
 
 
 async def serve(app: App, serving: Callable[[], None] = lambda: None) -> None:

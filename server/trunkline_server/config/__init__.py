@@ -29,7 +29,16 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from trunkline_server.config.models import ModelSettings, RoutingSettings, model_from
-from trunkline_server.config.values import Name, RouteName, Seconds, Strict, referred, seconds_from, text_from
+from trunkline_server.config.values import (
+    Name,
+    RouteName,
+    Seconds,
+    Strict,
+    UrlReference,
+    referred,
+    seconds_from,
+    text_from,
+)
 
 
 class ConfigError(Exception):
@@ -250,48 +259,33 @@ class LogSettings(Strict):
     format: Literal["json", "text"] = "json"
 
 
-class TraceBackend(Strict):
+class TraceBackend(UrlReference):
     """Where records of calls go: the URL as text, or one of these."""
 
     #: `sqlite:`, `postgresql://HOST/DATABASE` ...; one with a password is named by one of the other two.
     url: str | None = None
-    #: Name of an environment variable that holds the URL.
-    url_env: str | None = None
-    #: Path of a file that holds nothing but the URL.
-    url_file: Path | None = None
-    #: What was read; never written in the configuration.
-    read: SecretStr | None = Field(default=None, exclude=True, repr=False)
 
     @model_validator(mode="before")
     @classmethod
-    def _read(cls, data: Any) -> Any:
-        if isinstance(data, str):
-            data = {"url": data}
-        if not isinstance(data, dict):
-            return data
-        if len(data) == 1 and None in data.values():
+    def _bare(cls, data: Any) -> Any:
+        if isinstance(data, dict) and len(data) == 1 and None in data.values():
             # YAML reads a bare `sqlite:` as a mapping.
-            data = {"url": f"{next(iter(data))}:"}
-        if "read" in data:
-            raise ValueError("no such setting: read")
-        url = data.get("url")
-        read = referred(data, "url")
-        if (url is None) == (read is None):
-            raise ValueError("set one of url, url_env and url_file")
-        if isinstance(url, str) and _WITH_PASSWORD.search(url):
-            raise ValueError("write no password in the configuration: name the URL with url_env or url_file")
-        return {**data, "read": url if read is None else read}
-
-    @property
-    def address(self) -> str:
-        """The URL, with its password."""
-        return self.read.get_secret_value() if self.read is not None else ""
-
-    def __str__(self) -> str:
-        return self.url or f"{self.url_env or self.url_file}"
+            return {"url": f"{next(iter(data))}:"}
+        return data
 
 
-_WITH_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@|[?&](?:password|passwd|token)=", re.IGNORECASE)
+class RedisSettings(UrlReference):
+    """A Redis that all workers and replicas share: the URL as text, or these. Needs the extra `redis`."""
+
+    #: `redis://HOST:PORT/DATABASE`, `rediss://...` for TLS, `unix:///PATH`; one with a password is named by one of the
+    #: other two.
+    url: Annotated[str, Field(pattern=r"^(rediss?|unix)://")] | None = None
+    #: PEM file of the authorities that may have signed its certificate; default: the system's.
+    ca_file: Path | None = None
+    #: Begins all keys and channels. Servers with the same one are one.
+    prefix: Annotated[str, Field(min_length=1, max_length=64)] = "trunkline"
+    #: For one command. What takes longer is done without, as docs/reliability.md says.
+    timeout: Annotated[float, BeforeValidator(seconds_from), Field(gt=0, le=10)] = 0.5
 
 
 def _pattern(text: str) -> str:
@@ -395,6 +389,8 @@ class Settings(BaseSettings):
     stream: StreamSettings = StreamSettings()
     #: What is kept of completions.
     replay: ReplaySettings = ReplaySettings()
+    #: What workers and replicas share. Absent: each worker knows of its own calls alone.
+    redis: RedisSettings | None = None
     #: How the server goes down.
     drain: DrainSettings = DrainSettings()
     #: Bounds of one worker process.

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
@@ -58,3 +58,44 @@ def referred(data: Mapping[str, Any], name: str) -> str | None:
     if not value:
         raise ValueError(f"{file} ({name}_file) is empty")
     return value
+
+
+class UrlReference(Strict):
+    """A URL, as text if it holds no password, or where it is: exactly one of the three."""
+
+    #: The URL. One with a password is named by one of the other two.
+    url: str | None = None
+    #: Name of an environment variable that holds the URL.
+    url_env: str | None = None
+    #: Path of a file that holds nothing but the URL.
+    url_file: Path | None = None
+    #: What was read; never written in the configuration.
+    read: SecretStr | None = Field(default=None, exclude=True, repr=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, data: Any) -> Any:
+        if isinstance(data, str):
+            data = {"url": data}
+        if not isinstance(data, dict):
+            return data
+        if "read" in data:
+            raise ValueError("no such setting: read")
+        url = data.get("url")
+        read = referred(data, "url")
+        if (url is None) == (read is None):
+            raise ValueError("set one of url, url_env and url_file")
+        if isinstance(url, str) and _WITH_PASSWORD.search(url):
+            raise ValueError("write no password in the configuration: name the URL with url_env or url_file")
+        return {**data, "read": url if read is None else read}
+
+    @property
+    def address(self) -> str:
+        """The URL, with its password."""
+        return self.read.get_secret_value() if self.read is not None else ""
+
+    def __str__(self) -> str:
+        return self.url or f"{self.url_env or self.url_file}"
+
+
+_WITH_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@|[?&](?:password|passwd|token)=", re.IGNORECASE)

@@ -56,6 +56,9 @@ class _Entry:
 class Keeper:
     """Keeps tapes. Used by one event loop."""
 
+    #: What is kept here can be read at other workers, too.
+    shared = False
+
     def __init__(self, bounds: Bounds | None = None) -> None:
         self._bounds = bounds or Bounds()
         self._entries: dict[str, _Entry] = {}
@@ -95,10 +98,7 @@ class Keeper:
             return entry.tape
         if self._gone.get(completion_id) == caller:
             raise expired(completion_id)
-        raise ResourceNotFound(
-            f"no completion {completion_id!r} of yours that asked to be resumable",
-            resource=("completion", completion_id),
-        )
+        raise unknown(completion_id)
 
     async def end(self, tape: Tape, ending: Ending) -> None:
         """The completion has ended. A request id keeps only what went well: after a failure it may be used again."""
@@ -122,9 +122,6 @@ class Keeper:
         entry = self._entries.get(tape.id)
         if entry is not None:
             self._drop(entry)
-
-    async def aclose(self) -> None:
-        """Nothing is kept beyond this process."""
 
     def _add(self, completion_id: str, caller: str, request: Request | None, resumable: bool) -> Tape:
         tape = Tape(completion_id, caller, self._bounds.most_of_one, self._account)
@@ -184,3 +181,9 @@ def check(held: Request, asked: Request) -> None:
 
 def expired(completion_id: str) -> ResumeExpired:
     return ResumeExpired(f"the events of completion {completion_id!r} are no longer kept: start again")
+
+
+def unknown(completion_id: str) -> ResourceNotFound:
+    return ResourceNotFound(
+        f"no completion {completion_id!r} of yours that asked to be resumable", resource=("completion", completion_id)
+    )

@@ -140,21 +140,40 @@ class Tape:
             self._ending = ending
             self._tell()
 
-    async def read(self, after: int) -> Sequence[bytes]:
-        if after > self.last:
-            raise Ahead(self.last)
-        while self.last == after:
-            if self._ending is not None:
-                return ()
+    @classmethod
+    def of(cls, name: str, caller: str, first: int, messages: list[bytes], ending: Ending) -> Tape:
+        """One that was kept elsewhere and has ended."""
+        made = cls(name, caller, 0)
+        made._messages = messages
+        made.last = made._taken = first + len(messages) - 1
+        made._ending = ending
+        # Not counted here, and so not trimmed either.
+        made._most = sum(map(len, messages)) + OVERHEAD_OF_ALL
+        return made
+
+    async def news(self, after: int) -> None:
+        """Returns when there is a message after a number, or when the completion has ended."""
+        while self.last == after and self._ending is None:
             news = asyncio.get_running_loop().create_future()
             if self._news is None:
                 self._news = [news]
             else:
                 self._news.append(news)
             await news
+
+    async def read(self, after: int, most: int | None = None) -> Sequence[bytes]:
+        """As Source says; at most so many bytes, but one message."""
+        if after > self.last:
+            raise Ahead(self.last)
+        if self.last == after:
+            await self.news(after)
         found = self.kept(after)
-        if self.last > self._taken:
-            self._taken, self._untaken = self.last, 0
+        if most is not None:
+            found = _beginning(found, most)
+        taken = after + len(found)
+        if taken > self._taken:
+            self._untaken = 0 if taken == self.last else sum(map(len, self.kept(taken)))
+            self._taken = taken
             if self.size > self._most:
                 self._trim()
             if self._room is not None:
@@ -201,3 +220,12 @@ class Tape:
         room, self._room = self._room, None
         if room is not None and not room.done():
             room.set_result(None)
+
+
+def _beginning(messages: Sequence[bytes], most: int) -> Sequence[bytes]:
+    size = 0
+    for count, message in enumerate(messages):
+        size += len(message)
+        if size > most and count:
+            return messages[:count]
+    return messages

@@ -11,7 +11,7 @@ from trunkline_server.catalog import Catalog
 from trunkline_server.engine import Engine
 from trunkline_server.errors import ResourceNotFound
 from trunkline_server.rpc import validation
-from trunkline_server.rpc.boundary import Boundary, Running
+from trunkline_server.rpc.boundary import Boundary
 from trunkline_server.rpc.events import EventWriter, Line, Sink
 from trunkline_server.rpc.methods import Methods, accept
 from trunkline_server.rpc.runs import Runs
@@ -26,7 +26,6 @@ class CompletionMethods:
         self,
         engine: Engine,
         catalog: Catalog,
-        running: Running,
         runs: Runs,
         *,
         heartbeat: float,
@@ -37,7 +36,6 @@ class CompletionMethods:
         self._engine = engine
         self._gate = engine.admission.server
         self._catalog = catalog
-        self._running = running
         self._runs = runs
         self._heartbeat = heartbeat
         self._stalled = stalled
@@ -109,9 +107,9 @@ class CompletionMethods:
 
     async def cancel(self, request: pb.CancelCompletionRequest, call: Call) -> pb.CancelCompletionResponse:
         accept(call, validation.of_cancel(request), request)
-        if request.completion_id == call.id or not self._running.cancel(request.completion_id, call.caller):
+        name = request.completion_id
+        if name == call.id or not await self._runs.cancel(name, call.caller):
             raise ResourceNotFound(
-                f"no completion {request.completion_id!r} of yours runs in this server process",
-                resource=("completion", request.completion_id),
+                f"no completion {name!r} of yours runs {self._runs.reach}", resource=("completion", name)
             )
         return pb.CancelCompletionResponse()

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias, TypeVar
 
+import msgspec
 from google.protobuf.message import Message
 
 from trunkline_server.call import Call
@@ -20,9 +21,11 @@ from trunkline_server.errors import (
     GatewayError,
     GatewayOverloaded,
     InvalidRequest,
+    StoreUnavailable,
     UnsupportedParameter,
     Violation,
 )
+from trunkline_server.fleet import Away, Fleet
 from trunkline_server.replay import Ahead, Ending, Expired, Keeper, Request, Source, Tape, expired
 from trunkline_server.rpc.boundary import Running
 from trunkline_server.rpc.events import Line, Sink
@@ -32,6 +35,9 @@ T = TypeVar("T")
 
 #: Longest wait for a completion that was cancelled to be over.
 _UNWINDING = 1.0
+#: Seconds in which all workers answer whether they run a completion, and the answers.
+_CANCELLING = 1.0
+_YES, _NO = b"yes", b"no"
 #: From so many bytes on, a digest is made in another thread.
 _LARGE = 1024 * 1024
 
@@ -44,16 +50,21 @@ Tell: TypeAlias = Callable[[Exception, Call, asyncio.Timeout | None, int], Failu
 class Runs:
     """Begins completions, lets calls join them and find them again."""
 
-    def __init__(self, keeper: Keeper | None, running: Running, tell: Tell, grace: float) -> None:
+    def __init__(
+        self, keeper: Keeper | None, running: Running, tell: Tell, grace: float, fleet: Fleet | None = None
+    ) -> None:
         """`keeper`: None keeps nothing, so that each call runs by itself; `tell`: `Boundary.failure`; `grace`: seconds
-        that a resumable stream goes on without a reader.
+        that a resumable stream goes on without a reader; `fleet`: where other workers are reached.
         """
         self._keeper = keeper
         self._running = running
         self._grace = grace
         self._tell = tell
         self._runs: set[_Run] = set()
+        self._fleet = fleet
         running.on_drain.append(self._let_go)
+        if fleet is not None:
+            fleet.answers("cancel", self._cancel_here)
 
     def shares(self, request_id: str) -> bool:
         """Is a call with this request id shared with its repetitions?"""
@@ -125,8 +136,36 @@ class Runs:
         run.start(work, self._running, self._runs)
         return opened.source, run
 
+    @property
+    def reach(self) -> str:
+        """Where `cancel` looks."""
+        return "here" if self._fleet is not None else "in this server process"
+
+    async def cancel(self, completion_id: str, caller: str) -> bool:
+        """Ends a completion of this caller, wherever it runs. False if there is none. Raises StoreUnavailable if others
+        cannot be asked.
+        """
+        if self._running.cancel(completion_id, caller):
+            return True
+        if self._fleet is None:
+            return False
+        body = msgspec.msgpack.encode((completion_id, caller))
+        try:
+            return _YES in await self._fleet.ask_all("cancel", body, within=_CANCELLING, enough=lambda a: a == _YES)
+        except Away:
+            raise StoreUnavailable(
+                f"completion {completion_id!r} does not run in this server process, and not all others have answered, "
+                "which are asked over Redis: call again"
+            ) from None
+
+    async def _cancel_here(self, body: bytes) -> bytes:
+        completion_id, caller = msgspec.msgpack.decode(body, type=tuple[str, str])
+        return _YES if self._running.cancel(completion_id, caller) else _NO
+
     def _let_go(self) -> None:
         """Ends what nobody reads when the server goes down: nobody will come for it here."""
+        if self._keeper is not None and self._keeper.shared:
+            return
         for run in list(self._runs):
             if not run.tape.readers:
                 run.stop()
