@@ -12,10 +12,12 @@ from trunkline import (
     RateLimited,
     StreamIncomplete,
     StreamRuleBroken,
+    TrunklineError,
     Unavailable,
     text_of,
 )
 from trunkline.v1.completion_service_pb2 import (
+    CancelCompletionResponse,
     CompletionRestarted,
     Heartbeat,
     StreamCompletionResponse,
@@ -248,3 +250,105 @@ async def test_many_streams_run_side_by_side(gateway: FakeGateway) -> None:
             assert (await anext(stream)).HasField("started")
         for stream in streams:
             assert len([event async for event in stream]) == len(hello_events()) - 1
+
+
+# -- streams that survive their connection ----------------------------------------------------------------------------
+
+RESUMABLE = StreamOptions(resumable=True)
+
+
+def resumable_events() -> list[StreamCompletionResponse]:
+    """As `hello_events`, of a stream whose events are kept."""
+    events = hello_events()
+    events[0].started.resumable = True
+    return events
+
+
+@pytest.mark.parametrize("after", [1, 3, 5])
+async def test_a_resumable_stream_goes_on_where_its_connection_broke(gateway: FakeGateway, after: int) -> None:
+    events = resumable_events()
+    gateway.answers.extend([[*events[:after], Failure(UNAVAILABLE)], events[after:]])
+    async with AsyncClient(gateway.address) as client:
+        stream = client.stream("a", model="m", stream_options=RESUMABLE)
+        seen = [event async for event in stream]
+
+    assert seen == events
+    first, second = gateway.calls
+    assert first.request.HasField("spec")
+    assert second.request.resume.completion_id == events[0].started.completion_id
+    assert second.request.resume.after_sequence_number == after
+    assert not second.request.HasField("stream_options")
+    assert second.request.request_id == first.request.request_id
+
+
+async def test_a_stream_that_was_resumed_collects_to_the_same(gateway: FakeGateway) -> None:
+    events = resumable_events()
+    gateway.answers.extend(
+        [[*events[:2], Failure(UNAVAILABLE)], Failure(UNAVAILABLE, reason="SHUTTING_DOWN"), events[2:]]
+    )
+    async with AsyncClient(gateway.address) as client:
+        completion = await client.stream("a", model="m", stream_options=RESUMABLE).collect()
+
+    assert text_of(completion) == "Hello there."
+
+
+async def test_a_stream_that_is_resumed_in_vain_is_given_up(gateway: FakeGateway) -> None:
+    events = resumable_events()
+    gateway.answers.extend([[*events[:3], Failure(UNAVAILABLE)], Failure(UNAVAILABLE, pushback=-1)])
+    async with AsyncClient(gateway.address) as client:
+        with pytest.raises(Unavailable) as caught:
+            await client.stream("a", model="m", stream_options=RESUMABLE).collect()
+
+    assert caught.value.completion is not None
+    assert len(gateway.calls) == 6
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [(UNAVAILABLE, "LLM_CONNECTION"), (UNAVAILABLE, "COMPLETION_LOST"), (grpc.StatusCode.CANCELLED, "CANCELLED")],
+)
+async def test_a_completion_that_failed_is_not_resumed(
+    gateway: FakeGateway, code: grpc.StatusCode, reason: str
+) -> None:
+    gateway.answers.append([*resumable_events()[:3], Failure(code, reason=reason)])
+    async with AsyncClient(gateway.address) as client:
+        with pytest.raises(TrunklineError) as caught:
+            await client.stream("a", model="m", stream_options=RESUMABLE).collect()
+
+    assert caught.value.reason == reason
+    assert [call.method for call in gateway.calls] == ["StreamCompletion"]
+
+
+async def test_leaving_a_resumable_stream_stops_its_completion(gateway: FakeGateway) -> None:
+    events = resumable_events()
+    gateway.answers.extend([[*events[:4], Silence()], CancelCompletionResponse()])
+    async with (
+        AsyncClient(gateway.address) as client,
+        client.stream("a", model="m", stream_options=RESUMABLE) as stream,
+    ):
+        async for event in stream:
+            if event.HasField("part_delta"):
+                break
+
+    assert [call.method for call in gateway.calls] == ["StreamCompletion", "CancelCompletion"]
+    assert gateway.calls[1].request.completion_id == events[0].started.completion_id
+
+
+async def test_a_stream_that_was_read_to_its_end_is_not_cancelled(gateway: FakeGateway) -> None:
+    gateway.answers.append(resumable_events())
+    async with (
+        AsyncClient(gateway.address) as client,
+        client.stream("a", model="m", stream_options=RESUMABLE) as stream,
+    ):
+        await stream.collect()
+
+    assert len(gateway.calls) == 1
+
+
+async def test_a_stream_of_another_program_is_read_from_its_start(gateway: FakeGateway) -> None:
+    gateway.answers.append(resumable_events())
+    async with AsyncClient(gateway.address) as client:
+        completion = await client.resume("cmpl_7").collect()
+
+    assert text_of(completion) == "Hello there."
+    assert gateway.calls[0].request.resume.completion_id == "cmpl_7"

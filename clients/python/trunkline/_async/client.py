@@ -24,6 +24,7 @@ from trunkline.v1.completion_service_pb2 import (
     CountTokensRequest,
     CountTokensResponse,
     CreateCompletionRequest,
+    ResumePoint,
     StreamCompletionRequest,
     StreamOptions,
 )
@@ -31,6 +32,9 @@ from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 from trunkline.v1.model_service_pb2 import GetModelRequest, ListModelsRequest, ListModelsResponse, Model
 from trunkline.v1.model_service_pb2_grpc import ModelServiceStub
 from trunkline.v1alpha.trace_service_pb2_grpc import TraceServiceStub
+
+# Seconds to say that a resumable stream was left.
+_LEAVING = 5.0
 
 T = TypeVar("T")
 Q = TypeVar("Q")
@@ -142,18 +146,35 @@ class AsyncClient:
         rate_limit_retries: int | None = None,
         **spec: Unpack[SpecOptions],
     ) -> AsyncCompletionStream:
-        """The answer as it is made. The call begins when the stream is first read."""
+        """The answer as it is made. The call begins when the stream is first read.
+
+        With `stream_options=StreamOptions(resumable=True)` it survives connections that break.
+        """
         request = StreamCompletionRequest(
             spec=build_spec(prompt, spec),
             request_id=request_id or uuid.uuid4().hex,
             options=options,
             stream_options=stream_options,
         )
+        return self._stream(request, self._budget(timeout, self._stream_timeout, rate_limit_retries), metadata)
+
+    def resume(
+        self, completion_id: str, *, timeout: float | None = None, metadata: Mapping[str, str] | None = None
+    ) -> AsyncCompletionStream:
+        """A resumable stream of yours, from its first event on, as another program or process began it."""
+        request = StreamCompletionRequest(resume=ResumePoint(completion_id=completion_id))
+        return self._stream(request, self._budget(timeout, self._stream_timeout), metadata)
+
+    def _stream(
+        self, request: StreamCompletionRequest, budget: Budget, metadata: Mapping[str, str] | None
+    ) -> AsyncCompletionStream:
         headers = (*self._target.metadata, *channel.pairs(metadata))
-        return AsyncCompletionStream(
-            lambda left: self._next().completions.StreamCompletion(request, timeout=left, metadata=headers),
-            self._budget(timeout, self._stream_timeout, rate_limit_retries),
-        )
+
+        def start(left: float | None, point: ResumePoint | None) -> Any:
+            asked = request if point is None else StreamCompletionRequest(resume=point, request_id=request.request_id)
+            return self._next().completions.StreamCompletion(asked, timeout=left, metadata=headers)
+
+        return AsyncCompletionStream(start, budget, lambda name: self.cancel(name, timeout=_LEAVING))
 
     async def parse(
         self,
@@ -199,7 +220,7 @@ class AsyncClient:
         return await self._call(lambda stubs: stubs.completions.CountTokens, request, budget, metadata)
 
     async def cancel(self, completion_id: str, *, timeout: float | None = None) -> None:
-        """Stops a running completion of yours by its id; NotFound if none runs in the worker that takes this call."""
+        """Stops a running completion of yours by its id; NotFound if none runs where the gateway can look."""
         request = CancelCompletionRequest(completion_id=completion_id)
         budget = self._budget(timeout, channel.LOOKUP_TIMEOUT)
         await self._call(lambda stubs: stubs.completions.CancelCompletion, request, budget)
