@@ -14,6 +14,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from tests.telemetry.receiver import Receiver, receiver
+
 from bench.gateway import Trunkline
 from bench.processes import CannotRun, Load
 from bench.report import Figure
@@ -23,6 +25,9 @@ from trunkline_server.traces import status
 
 #: What the issue of the project holds it to: microseconds more.
 MOST_UNARY, MOST_EVENT, MOST_TOGETHER = 80.0, 3.0, 300.0
+
+#: What the server is called that exports spans.
+SPANS = "spans"
 
 #: Seconds for a backend to take what was recorded.
 PATIENCE = 60.0
@@ -96,6 +101,23 @@ class Recording:
             time.sleep(0.05)
 
 
+class Exporting(Recording):
+    """A server that records nothing and exports spans over OTLP: one for the call, one for its attempt."""
+
+    def __init__(self, server: Trunkline, to: Receiver) -> None:
+        super().__init__(server, None)
+        self._to = to
+
+    def measure(self, load: Load, workload: Workload, calls: int) -> tuple[float, float]:
+        """The serving process exports by itself: it is measured when all spans have arrived."""
+        alone, before = self.server.cpu_alone(), len(self._to.spans)
+        load.run(**workload.job(calls), **self.server.job(workload.call))
+        count = workload.callers * (1 if workload.call.events else calls)
+        self._wait(lambda: len(self._to.spans) >= before + 2 * count)
+        alone = (self.server.cpu_alone() - alone) / (workload.units(calls) / 1e6)
+        return alone, alone
+
+
 @contextmanager
 def recordings(upstream: str, folder: Path) -> Iterator[Mapping[str, Recording]]:
     """Servers by what they record to; "" records nothing."""
@@ -115,6 +137,12 @@ def recordings(upstream: str, folder: Path) -> Iterator[Mapping[str, Recording]]
             for workload in WORKLOADS:
                 server.probe(workload.call)
             made[name] = Recording(server, state if name else None)
+        # What it costs to export spans is told beside it, and held to nothing.
+        to = stack.enter_context(receiver())
+        state = folder / "exporting"
+        state.mkdir()
+        server = stack.enter_context(Trunkline(upstream, state, otel={"endpoint": to.url}))
+        made[SPANS] = Exporting(server, to)
         yield made
 
 
@@ -136,7 +164,10 @@ def measure(rounds: int, calls: int, upstream: str, folder: Path, load: Load, sa
     figures = []
     for workload in WORKLOADS:
         for name in servers:
-            if name:
+            if name == SPANS:
+                spans, _ = found[workload.what, name]
+                figures.append(Figure(f"more for a {workload.what}, with spans", median(spans), "us", rounds=spans))
+            elif name:
                 alone_more, together_more = found[workload.what, name]
                 what = f"more for a {workload.what}, recorded to {name}"
                 figures.append(Figure(what, median(alone_more), "us", most=workload.most, rounds=alone_more))
