@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from bench import floor
+from bench import floor, recording
 from bench.gateway import Trunkline
 from bench.processes import CannotRun, Load, Process, Served, allow_files
 from bench.report import Figure, compared, machine, rows, table, write
@@ -121,7 +121,8 @@ def measure(size: Size) -> list[Figure]:
                 costing = cpu(size, lowest, server, load)
                 say("latency")
                 waiting = latency(size, upstream.address, lowest, server, load)
-            return [*costing, *waiting, *remembering, *starting]
+            recorded = recording.measure(size.rounds, size.calls, upstream.address, folder, load, say)
+            return [*costing, *waiting, *remembering, *starting, *recorded]
 
 
 def cpu(size: Size, lowest: Served, server: Trunkline, load: Load) -> list[Figure]:
