@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trunkline_server import redact as redacting
 from trunkline_server.redact import MASK, Redactor, redact
 
 SECRETS = {
@@ -110,6 +111,51 @@ def test_configured_secrets_are_masked_literally_and_as_url_and_json_text() -> N
     assert redactor("?q=p%22a%2Fs%20s%2Bword&r=1") == "?q=***&r=1"
     assert redactor(r'{"k":"p\"a/s s+word"}') == '{"k":"***"}'
     assert redactor("tail-of-longer tail-of") == "*** ***"
+
+
+@given(
+    before=st.binary(max_size=6),
+    text=st.sampled_from(
+        [
+            *SECRETS.values(),
+            "Authorization: Bearer abc123def456",
+            "authorization: Basic dXNlcjpwYXNzd29yZA==",
+            "x://user:hunter2@proxy/",
+            "?api_key=abcdef",
+            "&X-Amz-Signature=0a1b2c",
+            '"session_token": "0123456789"',
+            '"password":"hunter"',
+            "secret_access_key = 'wJalrXUtnFEMI'",
+            "-----BEGIN RSA PRIVATE KEY-----\nMIIE",
+            "configured-Secret-1",
+            "ends.in-configured-Secret-1",
+        ]
+    ),
+    around=st.text(max_size=20),
+    after=st.binary(max_size=6),
+)
+def test_bytes_in_which_a_secret_lies_are_suspect_whatever_lies_around(
+    before: bytes, text: str, around: str, after: bytes
+) -> None:
+    redactor = Redactor(["configured-Secret-1"])
+    if redactor(around + text) != around + text:
+        assert redactor.suspects(before + (around + text).encode("utf-8", "surrogatepass") + after)
+
+
+def test_ordinary_bytes_are_not_suspect() -> None:
+    text = "The quick brown fox; max_tokens: 100, well-known, see https://example.com/a?b=c and 'keys'."
+    assert not Redactor(["configured-Secret-1"]).suspects(text.encode() * 50)
+
+
+@given(
+    st.lists(st.sampled_from([*SECRETS.values(), " ", "key=", "token: ", "Bearer ", "ß", "İ", "sk-", "://a:b@", "\n"]))
+)
+def test_masking_at_marks_is_masking_everywhere(parts: list[str]) -> None:
+    text = "".join(parts)
+    plain = text
+    for rule in redacting._RULES:
+        plain = rule.exact.pattern.sub(rule.exact.replacement, plain)
+    assert redact(text) == plain
 
 
 def test_a_word_is_no_secret() -> None:
