@@ -65,6 +65,7 @@ LEAVING: Sequence[Row] = (
         {"a": (silent,)},
         (closed(), asked(a=1)),
         provider=PATIENT,
+        timed=True,
         drive=leaves_when_asked,
     ),
     Row(
@@ -73,6 +74,7 @@ LEAVING: Sequence[Row] = (
         (closed(), asked(a=1)),
         kinds=(STREAM,),
         provider=PATIENT,
+        timed=True,
         drive=leaves_when_asked,
     ),
     Row(
@@ -81,6 +83,7 @@ LEAVING: Sequence[Row] = (
         (closed(), asked(a=1)),
         kinds=(STREAM,),
         provider=PATIENT,
+        timed=True,
         drive=leaves_midway,
     ),
     Row(
@@ -89,6 +92,7 @@ LEAVING: Sequence[Row] = (
         (closed(), asked(a=1)),
         kinds=(STREAM,),
         provider=PATIENT,
+        timed=True,
         drive=leaves_midway,
     ),
     Row(
@@ -97,6 +101,7 @@ LEAVING: Sequence[Row] = (
         (closed(), asked(a=1)),
         kinds=(UNARY,),
         provider=PATIENT,
+        timed=True,
         drive=leaves_when_asked,
     ),
 )
@@ -105,10 +110,11 @@ OUT_OF_TIME: Sequence[Row] = tuple(
     Row(
         f"client deadline {when}",
         {"a": (script,)},
-        (failed("DEADLINE_EXCEEDED", "GATEWAY_TIMEOUT"), within(1.0), closed(), asked(a=1), *more),
+        (failed("DEADLINE_EXCEEDED", "GATEWAY_TIMEOUT"), within(3.0), closed(), asked(a=1), *more),
         kinds=kinds,
-        deadline=1.0,
+        deadline=3.0,
         provider=PATIENT,
+        timed=True,
     )
     for when, script, kinds, more in (
         ("before headers", silent, BOTH, ()),

@@ -1,8 +1,8 @@
 """`make soak`: mixed load for minutes, with faults and callers who leave; nothing may grow, leak or get lost.
 
 Memory of the serving processes is steady if the median of the last third of the time is within 5 % of that of the
-second. When the load has ended no call, connection or file may be left open that was not open before, and the records
-of calls must be as many as the calls.
+second. When the load has ended no task, connection or file may be left that was not there before, and the records of
+calls must be as many as the calls.
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ from trunkline.v1alpha.trace_service_pb2_grpc import TraceServiceStub
 #: Shares of the calls.
 FAULTS, CANCELS = 0.05, 0.05
 CALLERS = 32
+#: Makes processes of Python write down how many tasks they have.
+TASKS = Path(__file__).parent / "tasks"
+#: Files and tasks that may be more after the load than before: a write under way, a file that is opened when needed.
+KEPT = 8
 #: How much the last third may be above the second.
 STEADY = 1.05
 SEED = 20_26
@@ -126,11 +130,16 @@ async def soak(minutes: float, workers: int, folder: Path) -> list[str]:
         "traces": "sqlite:",
         "models": {"both": {"targets": [{"model": "up/m"}, {"model": "up/n", "priority": 1}], **ROUTE}},
     }
-    async with served(World(folder, workers, ()), upstream_script(chance), **config) as (up, server, stub):
+    counted = folder / "tasks"
+    counted.mkdir()
+    environ = {"PYTHONPATH": str(TASKS), "TRUNKLINE_FAULTS_TASKS": str(counted)}
+    async with served(World(folder, workers, ()), upstream_script(chance), environ=environ, **config) as made:
+        up, server, stub = made
         # What a server holds once it has served at all.
         await asyncio.gather(*(caller(stub, chance, time.monotonic() + 5, ended) for _ in range(CALLERS)))
         await _quiet(server, samples)
-        _, files = samples.take(server)
+        files = samples.take(server)[1] - len(up.open)
+        tasks = _tasks(counted)
         samples = Samples()
         until = time.monotonic() + minutes * 60
         load = [asyncio.create_task(caller(stub, chance, until, ended)) for _ in range(CALLERS)]
@@ -139,8 +148,9 @@ async def soak(minutes: float, workers: int, folder: Path) -> list[str]:
             await asyncio.sleep(0.5)
         await asyncio.gather(*load)
         await _quiet(server, samples)
-        _, files_after = samples.take(server)
-        open_upstream = len(up.open)
+        files_after = samples.take(server)[1] - len(up.open)
+        tasks_after = _tasks(counted)
+        kept = len(up.open)
         calls = sum(ended.values())
         async with grpc.aio.insecure_channel(await server.address()) as channel:
             records = await recorded(channel, calls)
@@ -148,20 +158,27 @@ async def soak(minutes: float, workers: int, folder: Path) -> list[str]:
     first, second, last = samples.thirds()
     _say(f"{calls} calls in {minutes:g} min: {dict(ended.most_common())}")
     _say(f"memory of all processes, MB, by thirds: {first / 1e6:.1f} {second / 1e6:.1f} {last / 1e6:.1f}")
-    _say(f"open files before and after: {files} {files_after}; connections kept to the provider: {open_upstream}")
+    _say(f"open files before and after: {files} {files_after}, and {kept} connections kept to the provider")
+    _say(f"tasks before and after: {tasks} {tasks_after}")
     _say(f"records: {records} of {calls}")
     unknown = [code for code in ended if code.startswith("UNKNOWN") or code == ""]
     return [
         text
         for text, holds in (
             ("memory is steady", last <= second * STEADY),
-            ("no file or socket is left open", files_after <= files + 8),
+            ("no file or socket is left open", files_after <= files + KEPT),
+            ("no task is left", 0 < tasks_after <= tasks + KEPT),
             ("every call is accounted for", records == calls),
             ("no call ends without a reason", not unknown),
             ("no bug is logged", not bugs),
         )
         if not holds
     ]
+
+
+def _tasks(counted: Path) -> int:
+    """Of all processes, as they wrote it last."""
+    return sum(int(file.read_text() or 0) for file in counted.iterdir())
 
 
 async def _quiet(server: ServerProcess, samples: Samples) -> None:
@@ -183,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         broken = asyncio.run(soak(options.minutes, options.workers, Path(scratch)))
     for text in broken:
         _say(f"BROKEN  {text}")
-    _say(f"soak: {5 - len(broken)} of 5 hold")
+    _say(f"soak: {6 - len(broken)} of 6 hold")
     return 1 if broken else 0
 
 

@@ -44,6 +44,8 @@ class Row:
     addresses: Mapping[str, str] = field(default_factory=dict)
     #: Text of the prompt.
     prompt: str = "Hi"
+    #: It is about moments, which a busy machine moves: if it does not hold at once, nine of ten tries must.
+    timed: bool = False
     #: What the caller does; absent: it reads to the end.
     drive: Drive | None = None
     #: Can be said of a gateway that speaks OpenAI's HTTP.

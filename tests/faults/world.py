@@ -58,6 +58,10 @@ class World:
     def provided(self, scenario: str) -> Provided:
         return Provided(self._requests[scenario])
 
+    def forget(self, scenario: str) -> None:
+        """What was asked before is of another try."""
+        self._requests.pop(scenario, None)
+
     async def settled(self, scenario: str) -> None:
         """Returns when the connections of the scenario's last requests have ended, or will not."""
         waiting = [

@@ -11,19 +11,20 @@ from typing import Any
 
 import grpc
 from tests.faults.providers import ROUTE
-from tests.faults.scripts import resets, status
+from tests.faults.scripts import resets, status, talks_on
 from tests.faults.seen import Seen
 from tests.faults.stories.serving import begun, broken, records, served, whole
 from tests.faults.table import Story
 from tests.faults.world import World, leaves, read
+from tests.gateway import stream
 from tests.upstream import DONE, Exchange, chat, piece, usage_event
 
 from trunkline.v1 import completion_pb2
 
 SEED = 20_26
 CALLS = 300
-#: What a caller does: reads all, or leaves after the first words.
-READS, LEAVES = "reads", "leaves"
+#: Prompt of a caller who leaves after the first words.
+LEAVES = "I shall leave"
 
 
 class _Ledger:
@@ -43,6 +44,9 @@ class _Ledger:
             await self._chance.choice((status(500), status(503), resets))(exchange)
             return
         cut = self._chance.random() < 0.1
+        if exchange.json["messages"][-1]["content"] == LEAVES:
+            # It says more than anybody waits for, so that it is always left in the middle.
+            await talks_on(exchange)
         usage = {"prompt_tokens": 10 + number, "completion_tokens": number, "total_tokens": 10 + 2 * number}
         if exchange.json.get("stream"):
             await exchange.head()
@@ -77,9 +81,9 @@ async def billing(world: World) -> Sequence[str]:
             async with gate:
                 if number % 2:
                     return await whole(stub, "one")
-                call = begun(stub, "one")
                 if number % 10:
-                    return await read(call)
+                    return await read(begun(stub, "one"))
+                call = stub.StreamCompletion(stream("one", LEAVES), timeout=60)
                 seen = await read(call, until="part_delta")
                 return seen if seen.code else await leaves(call, seen)
 
