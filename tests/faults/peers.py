@@ -145,6 +145,20 @@ async def _read(response: aiohttp.ClientResponse, seen: Seen) -> None:
     seen.complete = finished and done and seen.code == "OK"
 
 
+async def _answers(session: aiohttp.ClientSession, peer: Peer, patience: float = 60.0) -> None:
+    """Its port is open before it is ready."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            async with session.get(f"http://{peer.address}/v1/models", headers=dict(peer.headers)) as response:
+                await response.read()
+                return
+        except aiohttp.ClientError as error:
+            if time.monotonic() > until:
+                raise CannotRun(f"{peer.name} does not answer: {error!r}") from None
+            await asyncio.sleep(0.2)
+
+
 async def judge(name: str, folder: Path, only: str) -> tuple[int, int]:
     """Rows that hold, of how many."""
     rows = [row for row in ROWS if only.lower() in row.name.lower()]
@@ -155,6 +169,7 @@ async def judge(name: str, folder: Path, only: str) -> tuple[int, int]:
         world.settings()  # hands the scripts out
         peer = await asyncio.to_thread(PEERS[name], world, folder)
         try:
+            await _answers(session, peer)
             for row in rows:
                 broken: list[str] = []
                 for kind in row.kinds:

@@ -16,6 +16,7 @@ from pathlib import Path
 from tests.faults import callers, providers, stories
 from tests.faults.table import Row, Story
 from tests.faults.world import World, reads_to_the_end, world
+from tests.services import Missing, required
 
 ROWS: Sequence[Row] = (*providers.ROWS, *callers.ROWS)
 #: Rows of providers that run at a time.
@@ -69,7 +70,11 @@ async def _run(workers: int, only: str) -> int:
         for story in told:
             folder = Path(scratch) / story.slug
             folder.mkdir()
-            held += _told(story.name, await _story(folder, story, workers))
+            try:
+                held += _told(story.name, await _story(folder, story, workers))
+            except Missing as missing:
+                names.remove(story.name)
+                _say(f"skipped {story.name} ({missing})")
     _say(f"{time.monotonic() - began:.0f} s, workers: {workers}")
     _say(f"faults: {held} of {len(names)} hold")
     return 0 if held == len(names) else 1
@@ -105,6 +110,10 @@ async def _story(folder: Path, story: Story, workers: int) -> list[str]:
     try:
         async with asyncio.timeout(180):
             return list(await story.run(World(folder, workers, ())))
+    except Missing as missing:
+        if not required():
+            raise
+        return [str(missing)]
     except Exception as error:  # noqa: BLE001  # as above
         return [f"{type(error).__name__}: {error}"]
 

@@ -51,7 +51,11 @@ class World:
 
     async def answer(self, exchange: Exchange) -> None:
         """Every request's path begins with the scenario and its target."""
-        _, scenario, target, _ = exchange.path.split("/", 3)
+        _, scenario, target, *_ = f"{exchange.path}//".split("/")
+        if (scenario, target) not in self._scripts:
+            # A peer looks around by itself.
+            await exchange.answer({"error": {"message": "no such path"}}, 404)
+            return
         self._requests[scenario][target].append(exchange)
         await next(self._scripts[scenario, target])(exchange)
 

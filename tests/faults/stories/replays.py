@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc
-from tests.faults.scripts import slow
+from tests.faults.scripts import answers, slow
 from tests.faults.seen import Seen
-from tests.faults.stories.serving import broken, ends, paced, served
+from tests.faults.stories.serving import begun, broken, ends, paced, served, whole
 from tests.faults.table import Story
 from tests.faults.world import World, fail, read
 from tests.gateway import create, resume, stream
+from tests.services import redis
 
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 
@@ -103,8 +104,19 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 async def resume_after_the_connection_is_killed(world: World) -> Sequence[str]:
     """Streams whose caller's connection breaks at any moment are read on without a gap or a repetition."""
+    return await _cut_and_judged(world, workers=1)
+
+
+async def resume_at_another_worker(world: World) -> Sequence[str]:
+    """The same where one of two workers reads all streams on, whichever of them began a stream."""
+    with redis() as shared:
+        return await _cut_and_judged(world, workers=2, redis=shared.settings())
+
+
+async def _cut_and_judged(world: World, **config: Any) -> Sequence[str]:
     chance = random.Random(SEED)
-    async with served(world, paced(WORDS, PAUSE), workers=1) as (up, server, stub):
+    async with served(world, paced(WORDS, PAUSE), **config) as (up, server, stub):
+        await server.line("serving", config["workers"])
         address = await server.address()
         moments = [chance.uniform(0.05, WORDS * PAUSE) for _ in range(CUTS)]
         seen = await asyncio.gather(*(_cut_and_resumed(address, stub, moment) for moment in moments))
@@ -136,7 +148,34 @@ async def _cut_and_resumed(address: str, stub: Any, moment: float) -> tuple[Seen
         return await read(stub.StreamCompletion(resume(seen.completion_id, seen.events), timeout=60), seen), True
 
 
+async def redis_down(world: World) -> Sequence[str]:
+    """Calls go on while it is away; a worker then knows of its own request ids and streams alone."""
+    with redis() as shared:
+        async with served(world, answers, workers=1, redis=shared.settings()) as (up, server, stub):
+            before = await _named(stub, "before")
+            shared.kill()
+            plain = await asyncio.gather(*(whole(stub) for _ in range(50)), *(read(begun(stub)) for _ in range(50)))
+            named = [await _named(stub, "while away") for _ in range(2)]
+            request = stream("up/m", stream_options={"resumable": True})
+            streamed = await read(stub.StreamCompletion(request, timeout=20))
+            again = await read(stub.StreamCompletion(resume(streamed.completion_id, 0), timeout=20))
+            shared.start()
+            await server.line("redis back")
+            after = await _named(stub, "after")
+            asked = len(up.exchanges)
+    seen = [before, *plain, *named, streamed, again, after]
+    return broken(
+        ("every call is answered", all(one.complete for one in seen), Counter((one.code, one.reason) for one in seen)),
+        ("nobody is held up", max(one.seconds for one in plain) < 3, max(one.seconds for one in plain)),
+        ("a request id is paid for once", named[0].completion_id == named[1].completion_id, asked),
+        ("a stream can be read again", again.text == streamed.text, again.text),
+        ("the provider is asked once for each", asked == 104, asked),
+    )
+
+
 STORIES: Sequence[Story] = (
     Story("request id repeated", request_id_repeated),
     Story("resume after the connection is killed", resume_after_the_connection_is_killed),
+    Story("resume at another worker", resume_at_another_worker),
+    Story("Redis down", redis_down),
 )
