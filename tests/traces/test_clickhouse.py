@@ -149,7 +149,7 @@ async def test_a_password_that_is_wrong_is_a_mistake_and_is_not_shown(clickhouse
 
 
 async def test_a_server_that_hangs_holds_nobody_longer_than_the_timeout(clickhouse: Clickhouse, tmp_path: Path):
-    async with kept_at(clickhouse.database() + "?timeout=0.5", tmp_path) as kept:
+    async with kept_at(clickhouse.database() + "?timeout=2", tmp_path) as kept:
         await kept.write(trace := sample())
         assert await kept.get(trace) == trace
 
@@ -159,7 +159,7 @@ async def test_a_server_that_hangs_holds_nobody_longer_than_the_timeout(clickhou
             ends = await asyncio.gather(*reads, return_exceptions=True)
             took = time.monotonic() - began
         assert [type(end) for end in ends] == [BackendUnavailable] * 8
-        assert took < 2
+        assert took < 4
 
         async with asyncio.timeout(20):
             while True:

@@ -317,7 +317,7 @@ async def again(kept: Kept, batch: Sequence[object]) -> None:
 
 
 async def test_a_server_that_hangs_holds_nobody_longer_than_the_timeout(postgresql: Postgresql, tmp_path: Path):
-    async with kept_at(postgresql.database() + "?timeout=0.5&connections=2", tmp_path) as kept:
+    async with kept_at(postgresql.database() + "?timeout=1&connections=2", tmp_path) as kept:
         await kept.write(trace := sample())
         assert await kept.get(trace) == trace
 
@@ -335,13 +335,13 @@ async def test_a_server_that_hangs_holds_nobody_longer_than_the_timeout(postgres
             left = time.monotonic() - began
 
         assert [type(end) for end in ends] == [BackendUnavailable] * 8
-        assert took < 2
-        assert left < 1.5
+        assert took < 3
+        assert left < 2
         assert await kept.get(trace) == trace
 
 
 async def test_a_server_that_hangs_is_written_to_again_later(postgresql: Postgresql, tmp_path: Path):
-    async with kept_at(postgresql.database() + "?timeout=0.1", tmp_path) as kept:
+    async with kept_at(postgresql.database() + "?timeout=1", tmp_path) as kept:
         batch = [sample() for _ in range(20)]
         with postgresql.held():
             with pytest.raises(BackendUnavailable, match="no answer in time"):
