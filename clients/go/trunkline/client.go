@@ -91,18 +91,13 @@ func (c *Client) Complete(
 }
 
 // Stream returns the answer as it is made. The call begins when the stream is first read, and whatever goes wrong is
-// told by reading it.
+// told by reading it. With StreamOptions.resumable it survives connections that break.
 func (c *Client) Stream(ctx context.Context, spec *trunklinev1.CompletionSpec, opts ...RequestOption) *Stream {
 	r := newRequest(opts)
-	request := &trunklinev1.StreamCompletionRequest{
+	return c.read(ctx, &trunklinev1.StreamCompletionRequest{
 		Start:     &trunklinev1.StreamCompletionRequest_Spec{Spec: spec},
 		RequestId: r.id, Options: r.options, StreamOptions: r.stream,
-	}
-	return &Stream{open: func() (trunklinev1.CompletionService_StreamCompletionClient, context.CancelFunc, error) {
-		ctx, cancel := context.WithCancel(ctx)
-		call, err := c.StreamCompletion(ctx, request)
-		return call, cancel, err
-	}}
+	})
 }
 
 // Models lists what can be called, by name, page by page as it is read. An empty provider means all.

@@ -29,6 +29,7 @@ type gateway struct {
 
 	create func(context.Context, *trunklinev1.CreateCompletionRequest) (*trunklinev1.Completion, error)
 	stream func(*trunklinev1.StreamCompletionRequest, trunklinev1.CompletionService_StreamCompletionServer) error
+	cancel func(id string)
 	models func(context.Context, *trunklinev1.ListModelsRequest) (*trunklinev1.ListModelsResponse, error)
 
 	mu    sync.Mutex
@@ -67,6 +68,13 @@ func (g *gateway) StreamCompletion(
 ) error {
 	g.note(server.Context())
 	return g.stream(request, server)
+}
+
+func (g *gateway) CancelCompletion(
+	ctx context.Context, request *trunklinev1.CancelCompletionRequest,
+) (*trunklinev1.CancelCompletionResponse, error) {
+	g.cancel(request.GetCompletionId())
+	return &trunklinev1.CancelCompletionResponse{}, nil
 }
 
 func (g *gateway) ListModels(

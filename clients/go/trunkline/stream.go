@@ -12,13 +12,15 @@ import (
 )
 
 // Stream is an answer in the making. It checks the rules of the stream and collects what it reads, so that
-// [Stream.Completion] is whole once reading ended without an error. It is not safe for concurrent use.
+// [Stream.Completion] is whole once reading ended without an error. One that is resumable (StreamOptions.resumable) goes
+// on over another connection where one breaks. It is not safe for concurrent use.
 type Stream struct {
 	open      func() (trunklinev1.CompletionService_StreamCompletionClient, context.CancelFunc, error)
 	call      trunklinev1.CompletionService_StreamCompletionClient
 	cancel    context.CancelFunc
 	collector Collector
 	end       error
+	line      lifeline
 }
 
 // Events reads every event. An error is the last thing it yields. Leaving the loop early cancels the call.
@@ -73,13 +75,19 @@ func (s *Stream) Collect() (*trunklinev1.Completion, error) {
 // Completion is what has been read so far.
 func (s *Stream) Completion() *trunklinev1.Completion { return s.collector.Completion() }
 
-// Close cancels the call unless it has ended. The loops over [Stream.Events] and [Stream.Text] do it themselves.
+// Close cancels the call unless it has ended, and the completion of a resumable stream with it. The loops over
+// [Stream.Events] and [Stream.Text] do it themselves.
 func (s *Stream) Close() {
+	stop := left(s.end) && s.collector.started.GetResumable() && s.collector.finished == nil && !s.line.stopped
 	if s.end == nil {
 		s.end = streamError(ErrStreamIncomplete, codes.Canceled, s.collector.started.GetCompletionId(), "the reader left")
 	}
 	if s.cancel != nil {
 		s.cancel()
+	}
+	if stop {
+		s.line.stopped = true
+		s.line.stop(s.collector.started.GetCompletionId())
 	}
 }
 
@@ -91,6 +99,9 @@ func (s *Stream) next() (*trunklinev1.StreamCompletionResponse, error) {
 		return nil, s.end
 	}
 	event, err := s.call.Recv()
+	for err != nil && err != io.EOF && s.collector.started.GetResumable() && s.line.wait(err, s.collector.last) {
+		event, err = s.resume()
+	}
 	switch err {
 	case nil:
 		s.end = s.collector.Add(event)
@@ -103,4 +114,18 @@ func (s *Stream) next() (*trunklinev1.StreamCompletionResponse, error) {
 		return nil, s.end
 	}
 	return event, nil
+}
+
+// resume goes on over another call, after the last event.
+func (s *Stream) resume() (*trunklinev1.StreamCompletionResponse, error) {
+	s.cancel()
+	call, cancel, err := s.line.resume(&trunklinev1.ResumePoint{
+		CompletionId: s.collector.started.GetCompletionId(), AfterSequenceNumber: s.collector.last,
+	})
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	s.call, s.cancel = call, cancel
+	return call.Recv()
 }
