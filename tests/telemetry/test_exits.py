@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from grpc_health.v1 import health_pb2
 from tests.gateway import Gateway, Reader, create, failing, gateway, stream, until
 from tests.telemetry.receiver import Receiver, Seen, receiver
 from tests.upstream import Exchange, Upstream, chat, chat_events, piece, upstream
@@ -105,7 +106,7 @@ async def script(exchange: Exchange) -> None:
             exchange.cut()
         case "blocking":
             # The event loop stands still until the caller's own deadline has passed.
-            time.sleep(0.4)  # noqa: ASYNC251  # that is the point
+            time.sleep(0.9)  # noqa: ASYNC251  # that is the point
             await exchange.silence()
         case _ if asked.get("stream"):
             await exchange.events(chat_events("Hello", " there."))
@@ -163,7 +164,9 @@ async def gateway_deadline(scene: Scene) -> None:
 
 
 async def callers_deadline(scene: Scene) -> None:
-    await scene.finish(scene.call("up/blocking", timeout=0.2))
+    # A first call, so that the connection is there.
+    await scene.gw.health.Check(health_pb2.HealthCheckRequest())
+    await scene.finish(scene.call("up/blocking", timeout=0.6))
     await scene.gw.idle()
 
 

@@ -109,7 +109,9 @@ async def test_waits_side_by_side_count_once() -> None:
 
 async def test_the_time_of_a_caller_who_does_not_read_is_not_the_gateways() -> None:
     texts = ["x" * 50_000] * 200
-    async with upstream(says(*texts)) as up, gateway(up) as gw:
+    # The client reads no further ahead than a window.
+    narrow = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_536)]
+    async with upstream(says(*texts)) as up, gateway(up, channel_options=narrow) as gw:
         reader = gw.stream(stream())
         await reader.next()
         await asyncio.sleep(0.5)
