@@ -109,13 +109,21 @@ serve: $(VENV)/.server $(VENV)/.local ## start the gateway with your configurati
 REQUIRED := $(filter-out 0 false,$(CI) $(REQUIRE_ALL))
 needs = $(if $(HAVE_$(1)),,echo "skipped: $(1) ($(2) not found)"; exit $(if $(REQUIRED),1,0);)
 PYTEST := $(BIN)/python -m pytest
+# Two passes: what bears company, with a process for each processor; then, one by one, what is marked `alone`.
+define in_two_passes
+	@$(PYTEST) tests --ignore tests/e2e -m "not alone$(1)" -n logical --dist worksteal $(ARGS) || test $$? = 5
+	@$(PYTEST) tests --ignore tests/e2e -m "alone$(1)" $(ARGS) || test $$? = 5
+endef
 
-.PHONY: test test-server test-python-client test-go test-typescript test-examples
+.PHONY: test test-server test-slow test-python-client test-go test-typescript test-examples
 test: test-server test-python-client test-go test-typescript test-examples ## run all tests, offline and without a key
 
 test-server: $(VENV)/.dev ## run the server's tests (ARGS="-k cancel")
-	@$(PYTEST) tests/providers tests/rpc -n auto $(ARGS) || test $$? = 5
-	@$(PYTEST) tests --ignore tests/e2e --ignore tests/providers --ignore tests/rpc $(ARGS) || test $$? = 5
+	$(in_two_passes)
+
+test-slow: export FULL := 1
+test-slow: $(VENV)/.dev ## prove the figures: the server's largest tests with thousands of calls each (ARGS="-k outage")
+	$(call in_two_passes, and slow)
 
 test-python-client: $(VENV)/.dev ## run the Python client's tests
 	@$(PYTEST) clients/python/tests $(ARGS)

@@ -16,6 +16,8 @@ from trunkline.v1 import embedding_service_pb2, model_service_pb2
 from trunkline_server.admission import Gate
 from trunkline_server.call import Call
 
+pytestmark = pytest.mark.alone
+
 
 class Slow:
     """Answers after a while, and knows how many it had at once."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 import statistics
 import time
@@ -19,6 +18,7 @@ import pytest
 import trustme
 from tests.gateway import TEAM_A, TEAM_B, Gateway, create, failing, gateway, script, stream, until
 from tests.process import connected, opened, server_process
+from tests.scale import scaled
 from tests.upstream import (
     Exchange,
     Script,
@@ -32,10 +32,12 @@ from tests.upstream import (
 
 from trunkline.v1 import completion_service_pb2 as pb
 
+pytestmark = pytest.mark.alone
+
 #: The promise, and what a test on a busy machine may take at most, in seconds.
 PROMISED, AT_MOST = 0.100, 1.0
 TRIES = 12
-STREAMS = int(os.environ.get("TRUNKLINE_TEST_CANCELLED_STREAMS", "1000"))
+STREAMS = scaled(1000, 100)
 
 
 async def half_a_body(exchange: Exchange) -> None:
@@ -148,6 +150,7 @@ async def test_a_call_that_is_left_before_a_connection_is_free_never_reaches_the
     assert len(up.exchanges) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_a_thousand_streams_that_are_left_leave_nothing_behind(
     tmp_path: Path, measured: Callable[[str, object], None]

@@ -5,7 +5,6 @@ made.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -15,6 +14,7 @@ from typing import Any
 import grpc
 import pytest
 from tests.gateway import Gateway, Reader, gateway
+from tests.scale import scaled
 from tests.services import Redis
 from tests.test_resume import resumable
 from tests.test_sharing import pair
@@ -22,7 +22,9 @@ from tests.upstream import Exchange, chat_events, upstream
 
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 
-STREAMS = int(os.environ.get("TRUNKLINE_TEST_CUT_STREAMS", "1000"))
+pytestmark = pytest.mark.alone
+
+STREAMS = scaled(1000, 100)
 SIDE_BY_SIDE = 50
 #: Events of a stream, and seconds between two.
 EVENTS, PAUSE = 30, 0.003

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -15,12 +14,15 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from tests.gateway import Failed, Stub, create, failing, gateway, script, stream
 from tests.process import connected, opened, server_process
+from tests.scale import scaled
 from tests.upstream import Exchange, chat, chat_events, silent, silent_after_head, silent_midway, upstream
 
 from trunkline.v1 import completion_pb2
 from trunkline_server.rpc.boundary import MARGIN_LEAST, MARGIN_MOST, MARGIN_SHARE
 
-CALLS = int(os.environ.get("TRUNKLINE_TEST_DEADLINE_CALLS", "1000"))
+pytestmark = pytest.mark.alone
+
+CALLS = scaled(1000, 128)
 SIDE_BY_SIDE = 128
 #: A deadline whose margin is long enough even for one call on a machine that is busy elsewhere.
 PLENTY = 2.0

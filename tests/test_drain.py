@@ -15,6 +15,8 @@ from tests.upstream import DONE, Exchange, chat, piece, silent, silent_midway, u
 
 from trunkline.v1 import completion_service_pb2 as pb
 
+pytestmark = pytest.mark.alone
+
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 

@@ -16,13 +16,14 @@ import grpc
 import pytest
 from tests.gateway import Failed, Gateway, Reader, gateway, spec
 from tests.mutations import change_message, changed_bytes, changed_json
+from tests.scale import scaled
 from tests.upstream import Exchange, chat, chat_events, upstream
 
 import trunkline
 from trunkline.v1 import completion_pb2, embedding_service_pb2, message_pb2, model_service_pb2
 from trunkline.v1 import completion_service_pb2 as pb
 
-COUNT = int(os.environ.get("TRUNKLINE_TEST_FUZZ", "10000"))
+COUNT = scaled(10_000, 600)
 SEED = int(os.environ.get("TRUNKLINE_TEST_SEED", "1"))
 SIDE_BY_SIDE = 32
 #: A call that takes this long hangs, in seconds.

@@ -155,8 +155,8 @@ SHARED = {
     "opentelemetry.trace": "opentelemetry-api",
 }
 
-#: What an extra brings for the user's own program to import.
-OFFERED = {"trunkline-client": {"opentelemetry-instrumentation-grpc"}}
+#: What no source imports: an extra brings it for the user's program, or SQLAlchemy loads it by a database's URL.
+OFFERED = {"trunkline-client": {"opentelemetry-instrumentation-grpc"}, "trunkline-server": {"aiosqlite"}}
 
 
 @pytest.mark.parametrize(

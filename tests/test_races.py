@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from contextlib import suppress
 
 import grpc
 import pytest
 from tests.gateway import Gateway, Reader, gateway, stream, until
+from tests.scale import scaled
 from tests.upstream import DONE, Exchange, piece, upstream, usage_event
 
 from trunkline.v1 import completion_service_pb2 as pb
 
-CALLS = int(os.environ.get("TRUNKLINE_TEST_RACES", "600"))
+CALLS = scaled(600, 150)
 SIDE_BY_SIDE = 16
 
 #: What may end a call before its time; `None`: nothing does.
@@ -63,6 +63,7 @@ async def one(gw: Gateway, number: int) -> tuple[str | None, Reader]:
     return hand, reader
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heartbeat", [15, 0.001])
 async def test_calls_that_end_at_any_moment_end_once(heartbeat: float) -> None:
     numbers = iter(range(CALLS))

@@ -18,6 +18,8 @@ from trunkline.v1 import completion_pb2
 from trunkline.v1 import embedding_service_pb2 as embedding
 from trunkline_server.replay import Bounds, Ending, Keeper, Request
 
+pytestmark = pytest.mark.alone
+
 
 class Held:
     """Answers when it is told to, each time with another number."""

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
+import pytest
 from google.protobuf.duration_pb2 import Duration
 from tests.gateway import TEAM_A, TEAM_B, Gateway, Reader, failing, gateway, resume, script, stream, until
 from tests.upstream import Exchange, chat_events, says, silent_midway, upstream
 
 from trunkline.v1 import completion_pb2
 from trunkline.v1 import completion_service_pb2 as pb
+
+pytestmark = pytest.mark.alone
 
 RESUMABLE = pb.StreamOptions(resumable=True)
 WORDS = [f"word{n} " for n in range(40)]

@@ -13,11 +13,14 @@ from typing import Any
 
 import grpc
 import psutil
+import pytest
 from tests.gateway import create, script, stream
 from tests.process import ServerProcess, server_process
 
 from trunkline.collect import Collector
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
+
+pytestmark = pytest.mark.alone
 
 #: What a client has that repeats UNAVAILABLE before the first byte, as gRPC's own libraries do it.
 RETRIES = json.dumps(

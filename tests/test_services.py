@@ -69,8 +69,9 @@ def test_no_server_outlives_a_run_that_was_killed(tmp_path: Path):
     run.wait()
     run.stdout.close()
 
-    server.wait(10)
-    until = time.monotonic() + 10
+    # How long may only say that it hangs: other work on the machine takes what it takes.
+    server.wait(60)
+    until = time.monotonic() + 60
     while server.is_running() and time.monotonic() < until:
         time.sleep(0.01)
     assert not server.is_running()

@@ -23,6 +23,8 @@ from tests.upstream import Exchange, Upstream, says, silent_midway, upstream
 from tests import services
 from trunkline.v1 import completion_service_pb2 as pb
 
+pytestmark = pytest.mark.alone
+
 
 @asynccontextmanager
 async def pair(

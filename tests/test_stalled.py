@@ -20,6 +20,8 @@ from tests.upstream import Exchange, piece, upstream
 
 from trunkline.v1 import completion_service_pb2 as pb
 
+pytestmark = pytest.mark.alone
+
 STREAM = "/trunkline.v1.CompletionService/StreamCompletion"
 KIB = 1024
 

@@ -14,6 +14,8 @@ from tests.upstream import DONE, USAGE, Exchange, chat, chat_events, piece, says
 from trunkline.v1 import completion_pb2, message_pb2
 from trunkline.v1 import completion_service_pb2 as pb
 
+pytestmark = pytest.mark.alone
+
 
 def seconds(value: float) -> Duration:
     return Duration(seconds=int(value), nanos=int(value % 1 * 1e9))

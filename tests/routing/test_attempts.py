@@ -218,6 +218,7 @@ async def test_a_retry_after_is_not_waited_for_where_there_is_another_target() -
     assert took < 2
 
 
+@pytest.mark.alone
 async def test_attempts_end_with_the_deadline() -> None:
     slow = {"max_attempts": 32, "initial_backoff": "100ms", "max_backoff": "100ms"}
     async with places(fails(500), route={"retry": slow}) as at:

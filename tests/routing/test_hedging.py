@@ -14,6 +14,8 @@ from tests.upstream import Exchange, Script
 
 from trunkline_server.call import Cause
 
+pytestmark = pytest.mark.alone
+
 KINDS = ("unary", "stream")
 SOON: dict[str, Any] = {"hedge": {"after": "50ms"}}
 HEDGE: dict[str, Any] = {"options": {"hedge": True}}

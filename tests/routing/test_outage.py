@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from tests.gateway import create, stream
 from tests.routing.places import FAST, Places, cut_after, fails, places, resets, says
+from tests.scale import scaled
 from tests.upstream import Exchange, Script, chat
 
-CALLS = 2000
+CALLS = scaled(2000, 200)
 SIDE_BY_SIDE = 64
 
 

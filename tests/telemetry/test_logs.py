@@ -20,6 +20,8 @@ from tests.upstream import PATIENCE
 
 from trunkline_server.telemetry.logs import LineWriter, make_access_log, make_log
 
+pytestmark = pytest.mark.alone
+
 
 class Stuck(io.StringIO):
     """A pipe that nobody reads, until `reads`."""

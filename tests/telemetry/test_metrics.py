@@ -21,6 +21,8 @@ from trunkline_server.telemetry.metrics import MOST_COMBINATIONS, Metrics
 from trunkline_server.traces import status as statuses
 from trunkline_server.traces.status import BackendStatus, Status
 
+pytestmark = pytest.mark.alone
+
 
 def value(metrics: Metrics, name: str, **labels: str) -> float:
     found = [

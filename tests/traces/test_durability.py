@@ -27,6 +27,8 @@ from trunkline_server.traces import open_backend
 from trunkline_server.traces.base import Position, Reader
 from trunkline_server.traces.columns import unix_us
 
+pytestmark = pytest.mark.alone
+
 Trace = trace_pb2.Trace
 SQLITE = {"backends": ["sqlite:"]}
 

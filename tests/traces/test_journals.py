@@ -71,6 +71,7 @@ def test_a_call_that_has_ended_is_joined_with_its_beginning(journal: Journal, tm
     assert journals.open == 0
 
 
+@pytest.mark.alone
 def test_an_entry_is_on_disk_within_a_fifth_of_a_second(journal: Journal, tmp_path: Path):
     waits = []
     for number in range(10):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
+import uuid
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -15,7 +16,9 @@ from typing import Any
 import grpc
 import pytest
 from tests.gateway import Gateway, create, failing, script, spec, stream
+from tests.scale import scaled
 from tests.traces.recorded import recorded
+from tests.upstream import PATIENCE
 
 from tests import services
 from trunkline.v1 import completion_pb2, embedding_service_pb2
@@ -27,13 +30,17 @@ from trunkline_server.traces import open_backend, status
 from trunkline_server.traces.base import Position
 from trunkline_server.traces.columns import unix_us
 
-#: What is made, and what must have reached the server at least: some are left before they get there.
-CALLS, LEAST = 5_400, 5_000
+#: What is made, and what must have reached the server at least: some run out of time before they get there.
+CALLS = scaled(5_400, 540)
+LEAST = CALLS * 25 // 27
 SIDE_BY_SIDE = 40
 #: What makes the fake provider break as no provider does.
 BUG = "a bug of ours"
 
 Book = Counter[str]
+
+#: Set when the upstream has the call that says this.
+ARRIVED: dict[bytes, asyncio.Event] = {}
 
 
 @dataclass
@@ -54,7 +61,12 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Ledger:
     made = Ledger()
     send, opening = FakeUpstream.send, FakeUpstream.stream
 
+    def arrived(body: bytes) -> None:
+        for said in [said for said in ARRIVED if said in body]:
+            ARRIVED.pop(said).set()
+
     async def charged(self: FakeUpstream, request: Any, *rest: Any) -> FakeReply:
+        arrived(request.body)
         if BUG.encode() in request.body:
             raise RuntimeError(BUG)
         reply = await send(self, request, *rest)
@@ -63,6 +75,7 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Ledger:
 
     @asynccontextmanager
     async def streamed(self: FakeUpstream, request: Any, *rest: Any) -> AsyncIterator[Any]:
+        arrived(request.body)
         async with opening(self, request, *rest) as reply:
             yield _Charged(reply, made)
 
@@ -95,19 +108,24 @@ async def _streamed(gw: Gateway, **how: Any) -> None:
 
 async def _left(gw: Gateway, kind: str, **how: Any) -> None:
     reader = gw.stream(stream("fake/script", "a b c", provider_options_json=script(**how)))
-    if kind:
-        await reader.until(kind)
-    else:
-        await asyncio.sleep(0.3)
+    await reader.until(kind)
     reader.call.cancel()
 
 
-async def _left_unary(gw: Gateway) -> None:
-    call = gw.completions.CreateCompletion(
-        create("fake/script", "a b c", provider_options_json=script(text="never", delay=60))
-    )
-    await asyncio.sleep(0.3)
+async def _left_in_silence(gw: Gateway, way: Callable[[Gateway, str], Any]) -> None:
+    said = f"left {uuid.uuid4()}"
+    arrived = ARRIVED[said.encode()] = asyncio.Event()
+    call = way(gw, said)
+    async with asyncio.timeout(PATIENCE):
+        await arrived.wait()
     call.cancel()
+
+
+_NEVER = {"provider_options_json": script(text="never", delay=60)}
+_SILENCES: dict[str, Callable[[Gateway, str], Any]] = {
+    "stream": lambda gw, said: gw.stream(stream("fake/script", said, **_NEVER)).call,
+    "unary": lambda gw, said: gw.completions.CreateCompletion(create("fake/script", said, **_NEVER)),
+}
 
 
 async def _fails(
@@ -138,9 +156,9 @@ WAYS: list[tuple[int, Callable[[Gateway], Awaitable[Any]], grpc.StatusCode]] = [
     (4, lambda gw: _fails(gw, status=400, error={"message": "no"}), grpc.StatusCode.INVALID_ARGUMENT),
     (4, lambda gw: _streamed(gw, text=LONG, cut_after=0), grpc.StatusCode.UNAVAILABLE),
     (4, lambda gw: _streamed(gw, text=LONG, cut_after=7), grpc.StatusCode.UNAVAILABLE),
-    (4, lambda gw: _left(gw, "", text="never", delay=60), grpc.StatusCode.CANCELLED),
+    (4, lambda gw: _left_in_silence(gw, _SILENCES["stream"]), grpc.StatusCode.CANCELLED),
     (5, lambda gw: _left(gw, "part_delta", text=LONG, word_delay=0.2), grpc.StatusCode.CANCELLED),
-    (3, _left_unary, grpc.StatusCode.CANCELLED),
+    (3, lambda gw: _left_in_silence(gw, _SILENCES["unary"]), grpc.StatusCode.CANCELLED),
     (5, lambda gw: _fails(gw, seconds=0.1, delay=60), grpc.StatusCode.DEADLINE_EXCEEDED),
     (4, lambda gw: _fails(gw, BUG, model="fake/echo"), grpc.StatusCode.INTERNAL),
 ]

@@ -16,6 +16,8 @@ import pytest
 from tests.gateway import Gateway, create, until
 from tests.traces.recorded import found, recorded
 
+pytestmark = pytest.mark.alone
+
 CALLS = 150
 
 
