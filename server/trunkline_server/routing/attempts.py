@@ -17,6 +17,7 @@ from typing import Generic, Self, TypeVar
 from trunkline.v1 import completion_pb2
 from trunkline_server.call import Attempt, Call, Cause
 from trunkline_server.errors import GatewayError, GatewayOverloaded, LLMError, NextTarget, UnsupportedParameter
+from trunkline_server.routing.durations import seconds_of
 from trunkline_server.routing.strategy import Choice, Moment, sticky
 from trunkline_server.routing.table import Candidate, Route, Table
 
@@ -24,6 +25,8 @@ T = TypeVar("T")
 
 #: Shortest wait, by a target's own times, before a second one is tried beside it.
 LEAST_PATIENCE = 0.05
+#: Shortest time for which a target is left alone whose rate limit is used up.
+LEAST_USED_UP = 1.0
 #: Longest wait for a provider's Retry-After where no deadline bounds it, in seconds.
 PATIENCE = 60.0
 
@@ -358,7 +361,9 @@ class Try:
         self._probe = False
         for limit in attempt.rate_limits:
             if limit.HasField("remaining") and limit.remaining <= 0 and limit.HasField("reset_after"):
-                health.breaker.cool(now, limit.reset_after.seconds + limit.reset_after.nanos / 1e9)
+                # Until all of it is there again. Most fill up steadily: after a part of that time there is some.
+                share = seconds_of(limit.reset_after) / max(1, limit.limit)
+                health.breaker.cool(now, max(share, LEAST_USED_UP))
         if attempt.cause is not Cause.BATCH:
             self.call.follow(attempt)
 
