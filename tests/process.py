@@ -43,9 +43,9 @@ class ServerProcess:
     def text(self) -> str:
         return "\n".join(self.output)
 
-    async def line(self, event: str, count: int = 1) -> dict[str, Any]:
+    async def line(self, event: str, count: int = 1, patience: float = PATIENCE) -> dict[str, Any]:
         """The log line of the `count`th such event, when it has come."""
-        async with asyncio.timeout(PATIENCE), self._more:
+        async with asyncio.timeout(patience), self._more:
             while len(found := [line for line in self.lines if line["event"] == event]) < count:
                 if self._reading.done():
                     raise AssertionError(f"the server ended without {event!r}:\n{self.text}")
@@ -53,8 +53,8 @@ class ServerProcess:
         return found[count - 1]
 
     async def address(self) -> str:
-        """Where it listens, as soon as it does."""
-        listen = (await self.line("serving"))["listen"]
+        """Where it listens, as soon as it does: processes start slowly on a busy machine."""
+        listen = (await self.line("serving", patience=3 * PATIENCE))["listen"]
         assert isinstance(listen, str)
         return listen
 

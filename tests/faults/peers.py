@@ -198,6 +198,10 @@ async def judge(name: str, folder: Path, only: str) -> tuple[int, int]:
                     _say(f"          {line}")
         finally:
             await asyncio.to_thread(peer.stop)
+            for error in up.failures:
+                # What a script could not do with a peer's request says nothing about trunkline.
+                _say(f"upstream: {error!r}")
+            up.failures.clear()
     return held, len(rows)
 
 

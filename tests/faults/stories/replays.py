@@ -116,7 +116,7 @@ async def resume_at_another_worker(world: World) -> Sequence[str]:
 async def _cut_and_judged(world: World, **config: Any) -> Sequence[str]:
     chance = random.Random(SEED)
     async with served(world, paced(WORDS, PAUSE), **config) as (up, server, stub):
-        await server.line("serving", config["workers"])
+        await server.line("serving", config["workers"], patience=60)
         address = await server.address()
         moments = [chance.uniform(0.05, WORDS * PAUSE) for _ in range(CUTS)]
         seen = await asyncio.gather(*(_cut_and_resumed(address, stub, moment) for moment in moments))

@@ -24,6 +24,8 @@ from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 
 #: A worker's death is told to its callers this soon, in seconds.
 AT_ONCE = 1.0
+#: Processes may take this long to start on a busy machine.
+STARTS = 60.0
 
 
 async def sigterm_within_the_grace(world: World) -> Sequence[str]:
@@ -62,7 +64,7 @@ async def kill_of_a_worker(world: World) -> Sequence[str]:
     """Its callers are told at once, the others go on, and it is replaced."""
     async with served(world, paced(60, 0.1), workers=2) as (_, server, _stub):
         address = await server.address()
-        await server.line("serving", 2)
+        await server.line("serving", 2, patience=STARTS)
         async with contextlib.AsyncExitStack() as channels:
             # Connections spread over the workers.
             stubs = [
@@ -83,7 +85,7 @@ async def kill_of_a_worker(world: World) -> Sequence[str]:
             victim.kill()
             after = await asyncio.gather(*(read(call, one) for call, one in zip(calls, seen, strict=True)))
             later = await asyncio.gather(*(_until_ok(stub) for stub in stubs))
-        replaced = await server.line("serving", 3)
+        replaced = await server.line("serving", 3, patience=STARTS)
     lost = [one for one in after if not one.complete]
     told = Counter(one.code for one in lost)
     return broken(
@@ -137,7 +139,7 @@ async def rolling_restart_under_load(world: World) -> Sequence[str]:
         contextlib.AsyncExitStack() as channels,
     ):
         address = await server.address()
-        await server.line("serving", workers)
+        await server.line("serving", workers, patience=STARTS)
         before = serving(server)
         stubs = [
             CompletionServiceStub(await channels.enter_async_context(grpc.aio.insecure_channel(address, OPTIONS)))
@@ -146,8 +148,8 @@ async def rolling_restart_under_load(world: World) -> Sequence[str]:
         load = [asyncio.create_task(calls_on(stub, ended, told)) for stub in stubs for _ in range(CALLERS)]
         load += [asyncio.create_task(streams_on(stub, ended, told)) for stub in stubs]
         server.signal(signal.SIGUSR2)
-        await server.line("workers replaced")
-        await server.line("stopped", workers)
+        await server.line("workers replaced", patience=STARTS)
+        await server.line("stopped", workers, patience=STARTS)
         after = serving(server)
         counted, until = told["OK"], time.monotonic() + 20
         while told["OK"] < counted + 50 and time.monotonic() < until:
