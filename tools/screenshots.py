@@ -14,7 +14,7 @@ from tools.browser import launched
 from tools.page_records import records
 
 from trunkline_server.access import Callers
-from trunkline_server.page import Page
+from trunkline_server.page.server import Page
 from trunkline_server.traces import open_backend
 from trunkline_server.traces.base import Record
 from trunkline_server.traces.following import Feed

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from trunkline_server.child import Child
 from trunkline_server.config import ConfigError, PageSettings, Settings
-from trunkline_server.page import tls_context, url_of
+from trunkline_server.page.address import tls_context, url_of
 from trunkline_server.page.plan import Plan, encode
 from trunkline_server.recording import backends_of, state_dir
 from trunkline_server.traces.slots import Slot

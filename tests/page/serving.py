@@ -10,7 +10,7 @@ import aiohttp
 from tests.traces.memory import Ended, Memory
 
 from trunkline_server.access import Callers
-from trunkline_server.page import Page
+from trunkline_server.page.server import Page
 from trunkline_server.traces.following import Feed
 from trunkline_server.traces.readers import Readers
 

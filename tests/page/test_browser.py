@@ -19,7 +19,7 @@ from tools.page_records import records, weather
 
 from tools import browser
 from trunkline_server.access import Callers
-from trunkline_server.page import Page
+from trunkline_server.page.server import Page
 from trunkline_server.traces import open_backend
 from trunkline_server.traces.base import Record
 from trunkline_server.traces.following import Feed

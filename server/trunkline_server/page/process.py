@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 
 from trunkline_server.access import Callers
+from trunkline_server.page.address import tls_context
 from trunkline_server.page.plan import Plan, decode
-from trunkline_server.page.server import Page, tls_context
+from trunkline_server.page.server import Page
 from trunkline_server.redact import Redactor
 from trunkline_server.telemetry.logs import make_log
 from trunkline_server.traces import open_backend

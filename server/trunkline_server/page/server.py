@@ -13,6 +13,7 @@ from aiohttp import web
 
 from trunkline_server.access import Callers
 from trunkline_server.page import figures, forms
+from trunkline_server.page.address import url_of
 from trunkline_server.page.guard import Guard
 from trunkline_server.page.sessions import Sessions
 from trunkline_server.page.views import Views
@@ -66,20 +67,6 @@ class Page:
 
     async def aclose(self) -> None:
         await self._runner.cleanup()
-
-
-def url_of(host: str, port: int, *, secure: bool) -> str:
-    """Where the page is."""
-    return f"{'https' if secure else 'http'}://{f'[{host}]' if ':' in host else host}:{port}/"
-
-
-def tls_context(cert_file: str, key_file: str, client_ca_file: str | None) -> ssl.SSLContext:
-    """As the gateway's own port: `client_ca_file` makes client certificates required. Raises OSError."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=client_ca_file)
-    context.load_cert_chain(cert_file, key_file)
-    if client_ca_file:
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
 
 
 def _templates() -> jinja2.Environment:
