@@ -98,6 +98,11 @@ export class Channel implements Transport {
     }
   }
 
+  /** Time limit of a stream that has none of its own, in milliseconds. */
+  get streamTimeoutMs(): number {
+    return this.#timeouts.streamMs;
+  }
+
   /** Breaks off the open calls; later ones fail. */
   close(): void {
     for (const connection of this.#connections) {

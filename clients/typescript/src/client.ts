@@ -17,12 +17,16 @@ import {
 import {
   CompletionService,
   type CountTokensResponse,
+  type StreamCompletionRequestSchema,
   type StreamCompletionResponse,
   type StreamOptionsSchema,
 } from "./trunkline/v1/completion_service_pb.js";
 import { type Model, ModelService } from "./trunkline/v1/model_service_pb.js";
 
 type SpecInit = MessageInitShape<typeof CompletionSpecSchema>;
+
+/** Time to say that a resumable stream was left. */
+const LEAVING_MS = 5_000;
 
 /** A `CompletionSpec`, with `model` in place of `target` where that is all there is to say. */
 export type Prompt = Omit<SpecInit, "target" | "$typeName" | "$unknown"> &
@@ -81,10 +85,21 @@ export class Client {
     return completion;
   }
 
-  /** Streams the answer as it is made. */
+  /** Streams the answer as it is made. With `streamOptions.resumable` it survives connections that break. */
   stream(prompt: Prompt, settings: StreamSettings = {}): CompletionStream {
-    const spec = specOf(prompt);
-    return new CompletionStream(() => this.#events(spec, settings));
+    const start = { case: "spec" as const, value: specOf(prompt) };
+    const { requestId = randomUUID(), streamOptions } = settings;
+    return this.#stream(
+      { start, requestId, ...gatewayOptions(settings), ...(streamOptions && { streamOptions }) },
+      requestId,
+      settings,
+    );
+  }
+
+  /** A resumable stream of the same caller, from its first event on, as another program or process began it. */
+  resume(completionId: string, settings: CallSettings = {}): CompletionStream {
+    const { requestId = randomUUID() } = settings;
+    return this.#stream({ start: { case: "resume", value: { completionId } }, requestId }, requestId, settings);
   }
 
   /** Returns an answer that fits the schema, as its type. Throws ParseError, with the completion, if it does not fit. */
@@ -118,14 +133,34 @@ export class Client {
     this.channel.close();
   }
 
-  async *#events(spec: CompletionSpec, settings: StreamSettings): AsyncGenerator<StreamCompletionResponse> {
-    const { signal, timeoutMs, headers, streamOptions, requestId = randomUUID() } = settings;
-    const request = {
-      start: { case: "spec" as const, value: spec },
-      requestId,
-      ...gatewayOptions(settings),
-      ...(streamOptions && { streamOptions }),
-    };
+  #stream(
+    request: MessageInitShape<typeof StreamCompletionRequestSchema>,
+    requestId: string,
+    settings: CallSettings,
+  ): CompletionStream {
+    // One deadline for the stream, however many calls read it.
+    let deadline = Infinity;
+    return new CompletionStream({
+      open: (point) => {
+        if (point === undefined) {
+          deadline = performance.now() + (settings.timeoutMs ?? this.channel.streamTimeoutMs);
+          return this.#events(request, settings, settings.timeoutMs);
+        }
+        return this.#events(
+          { start: { case: "resume", value: { ...point } }, requestId },
+          settings,
+          Math.max(1, deadline - performance.now()),
+        );
+      },
+      cancel: (completionId) => this.cancel(completionId, { timeoutMs: LEAVING_MS }),
+    });
+  }
+
+  async *#events(
+    request: MessageInitShape<typeof StreamCompletionRequestSchema>,
+    { signal, headers }: CallSettings,
+    timeoutMs: number | undefined,
+  ): AsyncGenerator<StreamCompletionResponse> {
     const method = CompletionService.method.streamCompletion;
     const response = await this.channel.stream(method, signal, timeoutMs, headers, once(request));
     yield* response.message;

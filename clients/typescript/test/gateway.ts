@@ -24,6 +24,7 @@ import {
   LlmErrorDetailSchema,
   ModelService,
   StreamCompletionResponseSchema,
+  type CancelCompletionRequest,
   type CountTokensRequest,
   type CreateCompletionRequest,
   type ListModelsRequest,
@@ -50,6 +51,7 @@ type Answer<T> = T | Promise<T>;
 export interface Script {
   create?: (request: CreateCompletionRequest, seen: Seen) => Answer<object>;
   stream?: (request: StreamCompletionRequest, seen: Seen) => AsyncIterable<StreamCompletionResponse>;
+  cancel?: (request: CancelCompletionRequest, seen: Seen) => Answer<object>;
   count?: (request: CountTokensRequest, seen: Seen) => Answer<object>;
   models?: (request: ListModelsRequest, seen: Seen) => Answer<object>;
   traces?: (request: ListTracesRequest, seen: Seen) => Answer<object>;
@@ -129,6 +131,7 @@ export class Gateway {
         CreateCompletion: wire(CompletionService.method.createCompletion),
         StreamCompletion: wire(CompletionService.method.streamCompletion),
         CountTokens: wire(CompletionService.method.countTokens),
+        ...(script.cancel && { CancelCompletion: wire(CompletionService.method.cancelCompletion) }),
         ListModels: wire(ModelService.method.listModels),
         ListTraces: wire(TraceService.method.listTraces),
       },
@@ -136,6 +139,7 @@ export class Gateway {
         CreateCompletion: this.#unary("CreateCompletion", script.create),
         StreamCompletion: this.#streaming(script.stream),
         CountTokens: this.#unary("CountTokens", script.count),
+        ...(script.cancel && { CancelCompletion: this.#unary("CancelCompletion", script.cancel) }),
         ListModels: this.#unary("ListModels", script.models),
         ListTraces: this.#unary("ListTraces", script.traces),
       },
