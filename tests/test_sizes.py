@@ -82,6 +82,7 @@ async def test_sound_of_more_than_32_mib_reaches_the_caller(streamed: bool) -> N
     assert part.audio.transcript == "a noise"
 
 
+@pytest.mark.alone
 async def test_messages_that_are_too_large_are_held_no_longer_than_their_refusal(
     tmp_path: Path, measured: Callable[[str, object], None]
 ) -> None:
