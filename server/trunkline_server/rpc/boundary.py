@@ -188,12 +188,14 @@ class Boundary:
 
         async def handle(data: bytes, context: Context) -> bytes:
             call = Call(name)
+            size, held = len(data), [data]
+            del data
             answer = b""
 
             async def run() -> None:
                 nonlocal answer
                 # Not held here: it can have megabytes.
-                made = await method(self._opened(request_type, data, call, recorder), call)
+                made = await method(self._opened(request_type, held, call, recorder), call)
                 if isinstance(made, bytes):
                     answer = made
                 else:
@@ -201,7 +203,10 @@ class Boundary:
                     call.answer.add(answer)
                 call.sent_bytes = len(answer)
 
-            await self._guard(call, context, len(data), run, recorder)
+            try:
+                await self._guard(call, context, size, run, recorder)
+            finally:
+                held.clear()
             return answer
 
         return grpc.unary_unary_rpc_method_handler(handle)  # bytes in, bytes out
@@ -214,11 +219,16 @@ class Boundary:
 
         async def handle(data: bytes, context: Context) -> None:
             call = Call(name, streamed=True)
+            size, held = len(data), [data]
+            del data
 
             async def run() -> None:
-                await method(self._opened(request_type, data, call, recorder), call, context)
+                await method(self._opened(request_type, held, call, recorder), call, context)
 
-            await self._guard(call, context, len(data), run, recorder)
+            try:
+                await self._guard(call, context, size, run, recorder)
+            finally:
+                held.clear()
 
         return grpc.unary_stream_rpc_method_handler(handle)  # writes by itself
 
@@ -322,7 +332,11 @@ class Boundary:
         if len(self.running.calls) >= self._limits.max_calls:
             raise GatewayOverloaded(f"the server has {self._limits.max_calls} calls in flight; call again shortly")
 
-    def _opened(self, request_type: type[Request], data: bytes, call: Call, recorder: Recorder) -> Request:
+    def _opened(self, request_type: type[Request], held: list[bytes], call: Call, recorder: Recorder) -> Request:
+        """Takes the bytes out of `held`: an error that ends a call stays in a cycle of gRPC's with the frames that it
+        came through, until the collector comes, and so would megabytes.
+        """
+        data = held.pop()
         request = self._parsed(request_type, data)
         recorder.opened(call, request, data)
         return request
