@@ -307,7 +307,7 @@ def settings(
         "drain": {"grace": 0},
         "traces": "off",
         # Nobody's own: where a test keeps something, it says so.
-        "state_dir": "/nonexistent/trunkline",
+        "state_dir": "/proc/trunkline",
         # Tests that are about attempts say how many there are.
         "routing": {"retry": {"max_attempts": 1}},
         **more,

@@ -83,7 +83,7 @@ def write_config(folder: Path, **more: Any) -> Path:
     path = folder / "trunkline.yaml"
     settings = {
         "listen": "127.0.0.1:0", "providers": {"fake": {}}, "local": {"enabled": False}, "traces": "off",
-        "state_dir": "/nonexistent/trunkline", **more
+        "state_dir": "/proc/trunkline", **more
     }  # fmt: skip
     path.write_text(yaml.safe_dump(settings))
     return path
