@@ -188,7 +188,7 @@ format: $(VENV)/.dev $(TS_READY) ## rewrite to the project's style
 
 # ---------------------------------------------------------------------------------------------------------- evidence
 
-.PHONY: fidelity fidelity-requests robustness faults faults-peers soak bench bench-decode bench-peers bench-traces docs screenshots
+.PHONY: fidelity fidelity-requests robustness faults faults-peers soak bench bench-idle bench-decode bench-peers bench-traces docs screenshots
 fidelity: $(VENV)/.dev ## replay recorded provider traffic (CORPUS=DIR, FAMILIES=a,b OUT=FILE MIN=99)
 	@test -n "$(CORPUS)" || { echo "trunkline: name the recordings: make fidelity CORPUS=DIR" >&2; exit 2; }
 	@$(BIN)/python -m tests.fidelity.run --corpus "$(CORPUS)" $(if $(FAMILIES),--families "$(FAMILIES)") \
@@ -214,6 +214,9 @@ soak: $(VENV)/.dev ## mixed load with faults and cancels; nothing grows, leaks o
 
 bench: $(VENV)/.dev ## measure the server's CPU, latency and memory against floors taken in the same run
 	@$(BIN)/python -m bench.run $(ARGS)
+
+bench-idle: $(VENV)/.dev ## hold 2,000 streams with ten seconds between two words on one worker (ARGS="--streams 500")
+	@$(BIN)/python -m bench.idle $(ARGS)
 
 bench-decode: $(VENV)/.dev ## measure what an event and an answer cost to decode, by dialect
 	@$(BIN)/python -m bench.decode $(ARGS)

@@ -116,7 +116,7 @@ def measure(size: Size) -> list[Figure]:
             remembering = memory(size, upstream.address, folder, load)
             with Served("floor", folder / "floor.log") as lowest, Trunkline(upstream.address, folder) as server:
                 for call in CALLS.values():
-                    if not call.held:
+                    if not (call.held or call.apart):
                         server.probe(call)
                 costing = cpu(size, lowest, server, load)
                 say("latency")

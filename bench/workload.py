@@ -21,6 +21,9 @@ PACED_STREAMS = 24
 BURST, BURSTS, BURST_PAUSE = 16, 40, 0.010
 BURST_EVENTS = BURST * BURSTS
 
+#: Words of a stream that is silent between them, and for how many seconds.
+IDLE_EVENTS, IDLE_PAUSE = 3, 10.0
+
 #: Deltas of a stream that is then held open.
 HELD_EVENTS = 10
 HELD_STREAMS = 2000
@@ -50,6 +53,8 @@ class Call:
     together: int = 1
     #: Stays open after the last event.
     held: bool = False
+    #: Has a bench of its own.
+    apart: bool = False
     #: How often the question is put, and the answer given if it is not streamed.
     asks: int = 1
     says: int = 1
@@ -71,7 +76,9 @@ PACED = Call("paced", PACED_EVENTS, PACE)
 BURSTY = Call("burst", BURST_EVENTS, BURST_PAUSE, BURST)
 HELD = Call("held", HELD_EVENTS, PACE, held=True)
 
-CALLS = {call.model: call for call in (UNARY, LARGER, PACED, BURSTY, HELD)}
+IDLE = Call("idle", IDLE_EVENTS, IDLE_PAUSE, apart=True)
+
+CALLS = {call.model: call for call in (UNARY, LARGER, PACED, BURSTY, HELD, IDLE)}
 
 
 def word(number: int) -> str:

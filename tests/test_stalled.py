@@ -202,10 +202,11 @@ async def test_callers_who_stall_leave_nothing_behind(tmp_path: Path, measured: 
             address, process = await server.address(), psutil.Process(server.pid)
 
             async def stall(count: int) -> None:
+                due = len(up.exchanges) + count
                 async with AsyncExitStack() as stack:
                     for _ in range(count):
                         await stack.enter_async_context(stalled(address, STREAM, stream()))
-                    await until(lambda: not up.open and len(up.exchanges) % 40 == 0)
+                    await until(lambda: not up.open and len(up.exchanges) == due)
 
             for _ in range(2):
                 await stall(40)

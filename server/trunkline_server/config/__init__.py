@@ -105,10 +105,10 @@ class TimeoutSettings(Strict):
     connect: Seconds = 10.0
     #: To the first part of the answer in a stream; default: none but `idle`.
     first_token: Seconds | None = None
-    #: Of silence, before the answer and in it.
-    idle: Seconds = 300.0
+    #: Of silence, before the answer and in it. A model may think for ten minutes and say nothing.
+    idle: Seconds = 720.0
     #: For a whole answer.
-    total_unary: Seconds = 600.0
+    total_unary: Seconds = 900.0
     #: For a whole stream.
     total_stream: Seconds = 1800.0
 

@@ -88,8 +88,8 @@ class ProviderOptions:
     headers: Mapping[str, str] = field(default_factory=dict)
     connect: float = 10.0
     first_token: float | None = None
-    idle: float = 300.0
-    total_unary: float = 600.0
+    idle: float = 720.0
+    total_unary: float = 900.0
     total_stream: float = 1800.0
     ca_file: str | None = None
     max_connections: int = 2000

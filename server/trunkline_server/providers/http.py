@@ -50,7 +50,7 @@ class HttpTimeouts:
     #: To a usable connection: a free place in the pool, DNS, TCP, TLS.
     connect: float = 10.0
     #: Of silence, before the answer and in it.
-    idle: float = 300.0
+    idle: float = 720.0
     #: For everything.
     total: float | None = None
 

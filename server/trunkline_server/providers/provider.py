@@ -70,7 +70,7 @@ class Provider:
     #: The dialect of a model and the origin of its signatures, where not all have the same.
     choose: Callable[[str], tuple[Dialect, str]] | None = None
     #: Time limits of an attempt, in seconds.
-    total_unary: float = 600.0
+    total_unary: float = 900.0
     total_stream: float = 1800.0
     first_token: float | None = None
     #: Where it lists its models, if that is elsewhere.

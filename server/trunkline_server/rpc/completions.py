@@ -12,7 +12,7 @@ from trunkline_server.engine import Engine
 from trunkline_server.errors import ResourceNotFound
 from trunkline_server.rpc import validation
 from trunkline_server.rpc.boundary import Boundary
-from trunkline_server.rpc.events import EventWriter, Line, Sink
+from trunkline_server.rpc.events import EventWriter, Line, Sink, Watch
 from trunkline_server.rpc.methods import Methods, accept
 from trunkline_server.rpc.runs import Runs
 
@@ -38,7 +38,7 @@ class CompletionMethods:
         self._catalog = catalog
         self._runs = runs
         self._heartbeat = heartbeat
-        self._stalled = stalled
+        self._watch = Watch(stalled)
         self._allow_raw = allow_raw
 
     def methods(self, boundary: Boundary) -> Methods:
@@ -65,7 +65,7 @@ class CompletionMethods:
 
     async def stream(self, request: pb.StreamCompletionRequest, call: Call, context: Any) -> None:
         accept(call, validation.of_stream(request, self._allow_raw), request)
-        line = Line(context, call, self._stalled)
+        line = Line(context, call, self._watch)
         if request.HasField("resume"):
             await self._runs.resume(call, request.resume.completion_id, request.resume.after_sequence_number, line)
             return
@@ -89,7 +89,7 @@ class CompletionMethods:
         if not (resumable or shared):
             # As the engine does: nothing of the request is held as long as the stream lasts.
             del request, options
-            async with line.watched():
+            async with line:
                 await events(line.send)
             return
         if resumable:

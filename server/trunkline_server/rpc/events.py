@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from types import TracebackType
 from typing import Any, TypeAlias
 
 from trunkline_server.call import Call
@@ -15,20 +15,71 @@ from trunkline_server.providers.assembly import StreamEvent, timestamp
 Sink: TypeAlias = Callable[[bytes, int], Awaitable[None]]
 
 
-class Line:
-    """The way of one stream to its caller."""
+class Watch:
+    """Ends streams whose callers have not read for too long. One timer looks after all of them."""
 
-    def __init__(self, context: Any, call: Call, patience: float) -> None:
-        """`patience`: seconds that a write may wait for a caller who does not read, 0: for ever."""
+    def __init__(self, patience: float) -> None:
+        """`patience`: seconds that a write may wait; 0: for ever."""
+        self.patience = patience
+        self._lines: set[Line] = set()
+        self._every = max(0.05, min(1.0, patience / 10))
+        self._handle: asyncio.TimerHandle | None = None
+
+    def add(self, line: Line) -> None:
+        if self.patience:
+            self._lines.add(line)
+            if self._handle is None:
+                self._handle = asyncio.get_running_loop().call_later(self._every, self._look)
+
+    def remove(self, line: Line) -> None:
+        self._lines.discard(line)
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        late = loop.time() - self.patience
+        for line in self._lines:
+            line.end_if_waiting_since(late)
+        self._handle = loop.call_later(self._every, self._look) if self._lines else None
+
+
+class Line:
+    """The way of one stream to its caller. What goes over it runs in `async with`, which raises ReaderStalled."""
+
+    __slots__ = ("_begun", "_call", "_context", "_loop", "_since", "_stalled", "_task", "_watch", "recorded")
+
+    def __init__(self, context: Any, call: Call, watch: Watch) -> None:
         self._context = context
         self._call = call
-        self._patience = patience
+        self._watch = watch
         #: What is written is added to what is kept of the call.
         self.recorded = True
         self._loop = asyncio.get_running_loop()
         self._begun = False
         #: Since when a write waits; 0: none does.
         self._since = 0.0
+        self._stalled = False
+        self._task: asyncio.Task[Any] | None = None
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.current_task()
+        self._watch.add(self)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._watch.remove(self)
+        task, self._task = self._task, None
+        if self._stalled and task is not None and task.uncancel() == 0 and kind is asyncio.CancelledError:
+            patience = self._watch.patience
+            raise ReaderStalled(
+                f"the caller did not read for {patience:g} s (stream.stalled_reader): the stream was ended"
+            ) from None
+
+    def end_if_waiting_since(self, then: float) -> None:
+        """Ends what runs inside if a write has waited since then, or longer."""
+        if self._since and self._since <= then and not self._stalled and self._task is not None:
+            self._stalled = True
+            self._task.cancel()
 
     async def send(self, data: bytes, number: int) -> None:
         """Waits until the transport takes the event: a slow caller slows the provider."""
@@ -62,38 +113,6 @@ class Line:
             raise asyncio.CancelledError from error
         finally:
             self._since = 0.0
-
-    @asynccontextmanager
-    async def watched(self) -> AsyncIterator[None]:
-        """Ends what runs inside when the caller has not read for too long. Raises ReaderStalled."""
-        patience = self._patience
-        if not patience:
-            yield
-            return
-        handle: asyncio.TimerHandle | None = None
-        timer = asyncio.timeout(None)
-
-        def look() -> None:
-            nonlocal handle
-            waited = self._loop.time() - self._since if self._since else 0.0
-            if waited >= patience:
-                timer.reschedule(self._loop.time())
-            else:
-                handle = self._loop.call_later(patience - waited, look)
-
-        try:
-            async with timer:
-                handle = self._loop.call_later(patience, look)
-                yield
-        except TimeoutError:
-            if not timer.expired():
-                raise
-            raise ReaderStalled(
-                f"the caller did not read for {patience:g} s (stream.stalled_reader): the stream was ended"
-            ) from None
-        finally:
-            if handle is not None:
-                handle.cancel()
 
 
 class EventWriter:

@@ -292,7 +292,7 @@ async def _follow(source: Source, line: Line, after: int, lost: Callable[[Source
     """
     # What is said is in the record of the call that began the completion, which also says whether it may be.
     line.recorded = False
-    async with line.watched():
+    async with line:
         try:
             while messages := await source.read(after):
                 for message in messages:
