@@ -30,6 +30,9 @@ HEALTHY_AFTER = 10.0
 _LONGEST_DELAY = 30.0
 #: Seconds that a new worker may take to serve before the old one is left in its place.
 _STARTS = 60.0
+#: Seconds in which the callers of a worker that leaves have come to others: their libraries wait a second at most
+#: before they repeat a call. A connection that is made while its worker leaves would lose its first call.
+_SETTLES = 3.0
 #: What a worker may take beyond its drain.
 _ENDS = 15.0
 
@@ -169,6 +172,7 @@ class Supervisor:
             if old.process.is_alive():
                 old.process.terminate()
             self._leaving.append(old)
+            self._pause(_SETTLES)
         self._log.info("workers replaced", workers=len(self._workers))
 
     def _loaded(self) -> Settings | None:

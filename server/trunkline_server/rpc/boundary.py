@@ -49,7 +49,7 @@ MARGIN_SHARE, MARGIN_LEAST, MARGIN_MOST = 0.05, 0.020, 0.250
 _QUIET, _PAUSES, _LONGEST_QUIET = 0.05, 4, 1.0
 _LOOK = 0.01
 #: In so long connections have been told.
-_TOLD = 0.05
+_TOLD = 0.3
 
 _KEY_HEADERS = frozenset({"authorization", "x-api-key"})
 _REQUEST_ID_HEADERS = frozenset({"x-request-id", "trunkline-request-id"})
