@@ -223,7 +223,8 @@ async def test_what_was_recorded_is_delivered_before_the_server_ends(tmp_path: P
             made = await calls(stub, 10)
         server.signal()
         assert await server.ended() == 0
-    assert (await stored(tmp_path, 10, patience=0.01)).keys() == set(made)
+    # Nobody delivers any more: what is there now was delivered before the end.
+    assert (await stored(tmp_path, 10, patience=5)).keys() == set(made)
     # The lock of a process that has just ended may stay: it is empty, and the next server takes it away.
     assert [path.name for path in (tmp_path / "spool" / "0" / "journal").iterdir() if path.suffix != ".lock"] == []
 
