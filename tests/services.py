@@ -29,6 +29,9 @@ ROOT = Path(__file__).parent.parent
 #: Most seconds that a server may take to answer for the first time, and to end.
 _STARTS, _ENDS = 60.0, 20.0
 
+#: How a process is that does not run. One that ended as its parent was held stays a zombie: nobody waits for it.
+_STILL = frozenset({psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE})
+
 #: Runs a program until it ends or until our side of standard input is closed, so that no server outlives a test run
 #: that was killed. Prints the program's process id.
 _LEASH = 'exec 3<&0; "$@" 3<&- </dev/null & child=$!; echo $child; (cat <&3 >/dev/null; kill -%s $child) & wait $child'
@@ -137,10 +140,15 @@ class Service:
     @contextmanager
     def held(self) -> Iterator[None]:
         """While the block runs it takes connections and requests, and answers none: none of its processes runs."""
+        # The server first: while it is still, no child of it begins, and none that ends is gone.
+        psutil.Process(self.pid).suspend()
         processes = self._all()
+        until = time.monotonic() + _ENDS
         for process in processes:
             process.suspend()
-        while any(process.status() != psutil.STATUS_STOPPED for process in processes):
+        while not all(process.status() in _STILL for process in processes):
+            if time.monotonic() > until:
+                raise RuntimeError(f"{self.name} is not held: {[process.status() for process in processes]}")
             time.sleep(0.001)
         try:
             yield

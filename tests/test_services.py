@@ -49,9 +49,26 @@ def test_a_server_that_is_held_does_not_answer_and_then_does(postgresql):
     assert postgresql._answers()
 
     with postgresql.held():
-        assert {process.status() for process in postgresql._all()} == {psutil.STATUS_STOPPED}
+        assert psutil.Process(postgresql.pid).status() == psutil.STATUS_STOPPED
+        assert not postgresql._answers()
 
     assert postgresql._answers()
+
+
+def test_a_server_can_be_held_while_one_of_its_processes_ends(tmp_path: Path):
+    # It has a child that has ended and that it does not wait for: as a server that was held at that moment.
+    with_a_zombie = ["python3", "-c", "import os, time; os.fork() or os._exit(0); time.sleep(600)"]
+    service = services.Service("zombie", with_a_zombie, tmp_path / "log", ready=lambda: bool(zombies(service.pid)))
+    service.start()
+
+    with service.held():
+        assert psutil.Process(service.pid).status() == psutil.STATUS_STOPPED
+
+    service.kill()
+
+
+def zombies(pid: int) -> list[psutil.Process]:
+    return [child for child in psutil.Process(pid).children() if child.status() == psutil.STATUS_ZOMBIE]
 
 
 def test_no_server_outlives_a_run_that_was_killed(tmp_path: Path):
