@@ -140,9 +140,19 @@ class Service:
     @contextmanager
     def held(self) -> Iterator[None]:
         """While the block runs it takes connections and requests, and answers none: none of its processes runs."""
-        # The server first: while it is still, no child of it begins, and none that ends is gone.
-        psutil.Process(self.pid).suspend()
+        # The server first: once it is still, no child of it begins, and none that ends is gone.
+        self._still([psutil.Process(self.pid)])
         processes = self._all()
+        self._still(processes)
+        try:
+            yield
+        finally:
+            # The server last: it waits for those that have ended.
+            for process in reversed(processes):
+                process.resume()
+
+    def _still(self, processes: Sequence[psutil.Process]) -> None:
+        """Stops them, and waits until they are."""
         until = time.monotonic() + _ENDS
         for process in processes:
             process.suspend()
@@ -150,11 +160,6 @@ class Service:
             if time.monotonic() > until:
                 raise RuntimeError(f"{self.name} is not held: {[process.status() for process in processes]}")
             time.sleep(0.001)
-        try:
-            yield
-        finally:
-            for process in processes:
-                process.resume()
 
     def _all(self) -> list[psutil.Process]:
         process = self._process
