@@ -26,6 +26,7 @@ SELECT
     toFloat64OrNull(SpanAttributes['gen_ai.response.time_to_first_chunk']) * 1e3 AS first_token_ms,
     toInt64OrZero(SpanAttributes['gen_ai.usage.input_tokens']) AS input_tokens,
     toInt64OrZero(SpanAttributes['gen_ai.usage.output_tokens']) AS output_tokens,
+    SpanAttributes['trunkline.usage.source'] AS usage_source,
     toFloat64OrNull(SpanAttributes['trunkline.usage.cost_usd']) AS cost_usd,
     mapFilter((name, value) -> startsWith(name, 'trunkline.label.'), SpanAttributes) AS labels
 FROM otel.otel_traces
@@ -47,9 +48,10 @@ FROM otel.otel_traces
 WHERE Timestamp >= {since:DateTime} AND mapContains(SpanAttributes, 'trunkline.attempt.number')
 LIMIT 1 BY SpanId;
 
--- What a day cost, by model.
+-- What a day cost, by model, and what of it is an estimate: that of answers that were cut short.
 SELECT toDate(start_time) AS day, provider, model, count() AS calls, countIf(code != 'OK') AS failed,
-    sum(input_tokens) AS input, sum(output_tokens) AS output, round(sum(cost_usd), 4) AS usd
+    sum(input_tokens) AS input, sum(output_tokens) AS output, round(sum(cost_usd), 4) AS usd,
+    round(sumIf(cost_usd, usage_source = 'estimated'), 4) AS estimated_usd
 FROM otel.calls(since = now() - INTERVAL 7 DAY) GROUP BY day, provider, model ORDER BY day DESC, usd DESC;
 
 -- Why calls failed in the last hour, and how many attempts each took.

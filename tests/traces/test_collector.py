@@ -10,6 +10,7 @@ import yaml
 from tests.services import Clickhouse
 from tests.traces.samples import record, sample
 
+from trunkline.v1 import completion_pb2
 from trunkline.v1alpha import trace_pb2
 from trunkline_server.traces.clickhouse.address import Address
 from trunkline_server.traces.clickhouse.http import HttpEngine
@@ -58,7 +59,8 @@ def statements(name: str) -> list[str]:
 
 async def test_calls_and_attempts_are_found_in_the_spans(clickhouse: Clickhouse):
     engine = HttpEngine(Address.parse(clickhouse.database().rpartition("/")[0] + "/otel"))
-    failed = sample(code=14, reason="LLM_OVERLOADED", error="busy", labels={"team": "search"}, cost=None)
+    failed = sample(code=14, reason="LLM_OVERLOADED", error="busy", labels={"team": "search"}, cost=10**8)
+    failed.usage.source = completion_pb2.USAGE_SOURCE_ESTIMATED
     failed.attempts.add(number=2, provider="openai", model="gpt-5.2", reason="LLM_OVERLOADED")
     failed.attempts[1].cause = trace_pb2.ATTEMPT_CAUSE_RETRY
     failed.attempts[1].start_time.CopyFrom(failed.attempts[0].start_time)
@@ -80,7 +82,8 @@ async def test_calls_and_attempts_are_found_in_the_spans(clickhouse: Clickhouse)
         for view in views:
             await engine.command(view, {}, seconds=20)
 
-        columns = "id, provider, model, asked_model, code, reason, ms, input_tokens, output_tokens, cost_usd, labels"
+        usage = "input_tokens, output_tokens, usage_source, cost_usd"
+        columns = f"id, provider, model, asked_model, code, reason, ms, {usage}, labels"
         found = await engine.query(
             f"SELECT {columns} FROM otel.calls(since = {OLD}) ORDER BY start_time",
             {},
@@ -89,12 +92,14 @@ async def test_calls_and_attempts_are_found_in_the_spans(clickhouse: Clickhouse)
         assert [tuple(one) for one in found] == [
             (
                 trace.name.removeprefix("traces/"), "openai", "gpt-5.2", "openai/gpt-5.2", code, trace.status.reason,
-                ms, 12, 34, usd, {"trunkline.label.team": "search"},
+                ms, 12, 34, source, usd, {"trunkline.label.team": "search"},
             )
-            for trace, code, ms, usd in ((failed, "UNAVAILABLE", 250.0, None), (good, "OK", 2000.0, 0.25))
+            for trace, code, ms, source, usd in (
+                (failed, "UNAVAILABLE", 250.0, "estimated", 0.1), (good, "OK", 2000.0, "reported", 0.25),
+            )
         ]  # fmt: skip
         by_model = await engine.query(re.sub(r"now\(\) - INTERVAL \d+ DAY", OLD, cost), {}, seconds=20)
-        assert [tuple(one[1:]) for one in by_model] == [("openai", "gpt-5.2", 2, 1, 24, 68, 0.25)]
+        assert [tuple(one[1:]) for one in by_model] == [("openai", "gpt-5.2", 2, 1, 24, 68, 0.35, 0.1)]
         why = await engine.query(re.sub(r"now\(\) - INTERVAL \d+ HOUR", OLD, reasons), {}, seconds=20)
         assert [tuple(one) for one in why] == [("LLM_OVERLOADED", 1, 2.0)]
         tokens = await engine.query(re.sub(r"now\(\) - INTERVAL \d+ DAY", OLD, first_tokens), {}, seconds=20)

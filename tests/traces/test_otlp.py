@@ -103,7 +103,7 @@ async def test_a_call_is_a_span_and_each_attempt_one_below_it() -> None:
     assert said["gen_ai.request.temperature"] == 0.5
     assert said["gen_ai.response.time_to_first_chunk"] == 0.45
     assert (said["gen_ai.usage.input_tokens"], said["gen_ai.usage.output_tokens"]) == (12, 34)
-    assert said["trunkline.usage.cost_usd"] == 1_500 / 1e9
+    assert (said["trunkline.usage.source"], said["trunkline.usage.cost_usd"]) == ("reported", 1_500 / 1e9)
     assert (said["trunkline.caller"], said["trunkline.label.team"]) == ("checkout", "search")
     assert said["rpc.response.status_code"] == "OK"
     assert (first.status, first.attributes["error.type"]) == ("ERROR", "LLM_RATE_LIMITED")

@@ -55,6 +55,11 @@ _COUNTS: Mapping[str, str] = {
     "input_image_tokens": "gen_ai.usage.image.input_tokens",
 }
 
+#: What is estimated must never be summed up as if a provider had told it.
+_SOURCES: Mapping[int, str] = {
+    n: name.removeprefix("USAGE_SOURCE_").lower() for name, n in completion_pb2.UsageSource.items() if n
+}
+
 
 def provider_name(kind: str) -> str:
     """The well-known name where there is one."""
@@ -77,10 +82,12 @@ def cause(number: int) -> str:
 
 
 def usage(used: completion_pb2.Usage) -> Attributes:
-    """Counts that are known, and the cost."""
+    """Counts that are known, who counted, and the cost."""
     found: Attributes = {
         name: getattr(used, field.name) for field, _ in used.ListFields() if (name := _COUNTS.get(field.name))
     }
+    if used.source in _SOURCES:
+        found["trunkline.usage.source"] = _SOURCES[used.source]
     if used.HasField("cost_nano_usd"):
         found["trunkline.usage.cost_usd"] = used.cost_nano_usd / 1e9
     return found
