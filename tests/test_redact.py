@@ -129,6 +129,13 @@ def test_configured_secrets_are_masked_literally_and_as_url_and_json_text() -> N
             "-----BEGIN RSA PRIVATE KEY-----\nMIIE",
             "configured-Secret-1",
             "ends.in-configured-Secret-1",
+            "pässwörd-世界",
+            "x://世界:пароль🎉@proxy/",
+            "?token=世界🎉",
+            "API_KEY\n=\n'世界世界世界世界世界世界世界世1",
+            "authorization: 🎉🎉🎉🎉🎉🎉🎉🎉🎉🎉🎉🎉🎉🎉🎉🎉",
+            "Authorization🎉🎉🎉🎉🎉🎉🎉🎉Basic\tx",
+            "PASSWORD = '🎉'",
         ]
     ),
     around=st.text(max_size=20),
@@ -137,9 +144,16 @@ def test_configured_secrets_are_masked_literally_and_as_url_and_json_text() -> N
 def test_bytes_in_which_a_secret_lies_are_suspect_whatever_lies_around(
     before: bytes, text: str, around: str, after: bytes
 ) -> None:
-    redactor = Redactor(["configured-Secret-1"])
+    redactor = Redactor(["configured-Secret-1", "pässwörd-世界"])
     if redactor(around + text) != around + text:
         assert redactor.suspects(before + (around + text).encode("utf-8", "surrogatepass") + after)
+
+
+def test_one_of_thousands_of_secrets_is_found_in_bytes() -> None:
+    secrets = [f"a key with the number {number:05} of 3000" for number in range(3000)]
+    redactor = Redactor(secrets)
+
+    assert redactor.suspects(b"x" * 1000 + secrets[2345].encode() + b"x" * 1000)
 
 
 def test_ordinary_bytes_are_not_suspect() -> None:
@@ -154,7 +168,7 @@ def test_masking_at_marks_is_masking_everywhere(parts: list[str]) -> None:
     text = "".join(parts)
     plain = text
     for rule in redacting._RULES:
-        plain = rule.exact.pattern.sub(rule.exact.replacement, plain)
+        plain = rule.pattern.sub(rule.replacement, plain)
     assert redact(text) == plain
 
 
