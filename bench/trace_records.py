@@ -52,7 +52,7 @@ def records(count: int, *, days: int, body_bytes: int = 1_200, seed: int = 1) ->
     for number in range(count):
         start = BEGIN + number * step + random_.randrange(step)
         trace = _trace(random_, start, bodies, first_day=start < BEGIN + DAY)
-        yield Record(trace.completion.id or trace.name.removeprefix("traces/"), trace, trace.SerializeToString())
+        yield Record(trace.completion.id or trace.name.removeprefix("traces/"), trace.SerializeToString())
 
 
 def _trace(random_: random.Random, start: int, bodies: Sequence[str], *, first_day: bool) -> trace_pb2.Trace:

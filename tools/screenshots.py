@@ -39,7 +39,7 @@ async def main() -> None:
         assert reader is not None  # noqa: S101  # sqlite can be read
         made = list(records(COUNT, datetime.now(UTC)))
         await sink.open()
-        await sink.write([Record(trace_id_of(trace), trace, trace.SerializeToString()) for trace in made])
+        await sink.write([Record(trace_id_of(trace), trace.SerializeToString()) for trace in made])
         page = Page(Readers([("sqlite", reader)]), Feed(partial(follow, Path(folder, "nobody"))), Callers({}))
         address = await page.start("127.0.0.1", 0)
         try:

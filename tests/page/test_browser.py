@@ -59,7 +59,7 @@ async def looking(
     assert reader is not None
     await sink.open()
     made = list(records(count, datetime.now(UTC)))
-    await sink.write([Record(trace_id_of(one), one, one.SerializeToString()) for one in made])
+    await sink.write([Record(trace_id_of(one), one.SerializeToString()) for one in made])
     ended = Ended()
     page = Page(Readers([("sqlite", reader)]), Feed(ended.source), callers or Callers({}))
     address = await page.start("127.0.0.1", 0)

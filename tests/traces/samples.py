@@ -89,7 +89,7 @@ def sample(
 
 
 def record(trace: trace_pb2.Trace) -> Record:
-    return Record(trace.name.removeprefix("traces/"), trace, trace.SerializeToString())
+    return Record(trace.name.removeprefix("traces/"), trace.SerializeToString())
 
 
 def _message(role: message_pb2.Role.ValueType, text: str) -> message_pb2.Message:

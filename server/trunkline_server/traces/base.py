@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from google.protobuf.message import Message
@@ -23,15 +24,18 @@ class BackendUnavailable(Exception):  # a state that passes, not a mistake
     """A backend does not answer now. What was to be written is written again later."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Record:
     """One trace on its way to a backend."""
 
     #: The gateway's id of the call: the trace's name without "traces/". Unique.
     id: str
-    trace: trace_pb2.Trace
-    #: `trace`, serialized.
+    #: The trace, serialized.
     payload: bytes
+
+    @cached_property
+    def trace(self) -> trace_pb2.Trace:
+        return trace_pb2.Trace.FromString(self.payload)
 
 
 class Sink(Protocol):

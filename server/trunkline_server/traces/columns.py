@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+import msgspec
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -18,8 +18,7 @@ Trace = trace_pb2.Trace
 NO_CODE = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True, gc=False):
     """The listed facts of one trace, in the types that databases have. Texts hold no NUL."""
 
     #: The trace's name without "traces/".
@@ -90,6 +89,14 @@ def row(trace: Trace) -> Row:
         otel_trace_id=trace.otel_trace_id,
         labels={_plain(name): _plain(value) for name, value in trace.labels.items()},
     )
+
+
+def split(payload: bytes) -> tuple[Row, bytes]:
+    """The listed facts of a serialized trace, and the trace without what was said, serialized."""
+    trace = Trace.FromString(payload)
+    found = row(trace)
+    clear_content(trace)
+    return found, trace.SerializeToString()
 
 
 def basic(payload: bytes) -> Trace:

@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from trunkline.v1alpha import trace_pb2
 from trunkline_server.traces.base import BackendError, BackendUnavailable, Record, Sink
 from trunkline_server.traces.outbox import Cursor, Outbox, Stored
 from trunkline_server.traces.status import BackendStatus
@@ -130,7 +129,7 @@ class Sender:
             if not await self._take():
                 return
         count = 1 if self._alone else len(self._batch)
-        await self._write([_record(stored) for stored in self._batch[:count]])
+        await self._write([Record(stored.id, stored.payload) for stored in self._batch[:count]])
         self._alone, self._batch = False, self._batch[count:]
         self._write_cursor()
         if not self.status.up:
@@ -224,7 +223,3 @@ class Sender:
             written = self._path.with_suffix(".new")
             written.write_text(str(self.delivered))
             written.replace(self._path)
-
-
-def _record(stored: Stored) -> Record:
-    return Record(stored.id, trace_pb2.Trace.FromString(stored.payload), stored.payload)

@@ -8,7 +8,7 @@ from typing import Any
 
 from trunkline_server.traces.base import Record
 from trunkline_server.traces.clickhouse.address import Options
-from trunkline_server.traces.columns import basic, row, words
+from trunkline_server.traces.columns import split, words
 
 #: Oldest version with deletes by mask that are no experiment, and a FINAL that looks at one partition at a time.
 OLDEST = (23, 8)
@@ -76,14 +76,14 @@ def create(options: Options) -> str:
 
 
 def values(record: Record) -> tuple[Any, ...]:
-    found = row(record.trace)
+    found, small = split(record.payload)
     return (
         clamped(found.start_us), record.id, found.duration_us, found.first_token_us, found.state, found.method,
         found.caller, found.request_id, found.provider, found.model, found.asked_model, found.code, found.reason,
         found.error, sorted(set(words(found.error))) if found.failed else [], found.streamed, found.cancelled,
         found.capture, min(found.attempts, 65_535), found.input_tokens, found.output_tokens, found.usage_source,
         found.cost_nano_usd, found.otel_trace_id, dict(found.labels),
-        [pair(*label) for label in found.labels.items()], basic(record.payload).SerializeToString(), record.payload,
+        [pair(*label) for label in found.labels.items()], small, record.payload,
     )  # fmt: skip
 
 

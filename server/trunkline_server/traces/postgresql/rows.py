@@ -11,7 +11,7 @@ import zstandard
 
 from trunkline.v1alpha import trace_pb2
 from trunkline_server.traces.base import Record
-from trunkline_server.traces.columns import Row, basic, row, words
+from trunkline_server.traces.columns import Row, split, words
 from trunkline_server.traces.postgresql.partitions import at
 
 #: In the order of `values`.
@@ -31,7 +31,7 @@ _packed = zstandard.ZstdCompressor(level=1).compress
 
 def values(record: Record) -> tuple[Any, ...]:
     """What COPY takes."""
-    found: Row = row(record.trace)
+    found, small = split(record.payload)
     return (
         at(found.start_us), record.id, found.duration_us, found.first_token_us, found.state, short(found.method),
         short(found.caller), short(found.request_id), short(found.provider), short(found.model),
@@ -39,7 +39,7 @@ def values(record: Record) -> tuple[Any, ...]:
         sorted({short(word) for word in words(found.error)}) if found.failed else None, found.streamed,
         found.cancelled, found.capture, found.attempts, found.input_tokens, found.output_tokens, found.usage_source,
         found.cost_nano_usd, short(found.otel_trace_id), labels(found),
-        _packed(basic(record.payload).SerializeToString()), _packed(record.payload),
+        _packed(small), _packed(record.payload),
     )  # fmt: skip
 
 

@@ -8,12 +8,12 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import zstandard
 
 from trunkline_server.traces.base import BackendUnavailable, Record
-from trunkline_server.traces.columns import Row, basic, row, words
+from trunkline_server.traces.columns import Row, split, words
 from trunkline_server.traces.sqlite.schema import SHIFT, Key, key_of, migrate, telling, transaction
 
 Result = TypeVar("Result")
@@ -28,6 +28,16 @@ _TRACE = """INSERT INTO traces (
 _LABEL = "INSERT OR IGNORE INTO labels (name, value, start_us, key) VALUES (?, ?, ?, ?)"
 _PAYLOAD = "INSERT INTO payloads (seq, basic, full) VALUES (?, ?, ?)"
 _ERROR = "INSERT INTO errors (rowid, words, key) VALUES (?, ?, ?)"
+
+
+class _Made(NamedTuple):
+    """A record as it is stored."""
+
+    facts: Row
+    key: Key
+    #: Without what was said, and whole where that is more.
+    basic: bytes
+    full: bytes | None
 
 
 class SqliteSink:
@@ -82,22 +92,24 @@ class SqliteSink:
 
     def _write(self, records: Sequence[Record]) -> None:
         connection = self._open_connection
-        made = [(row(record.trace), record.payload) for record in {record.id: record for record in records}.values()]
+        made = [self._made(record) for record in {record.id: record for record in records}.values()]
         with transaction(connection):
             known = "SELECT 1 FROM traces WHERE key = ?"
-            new = [one for one in made if connection.execute(known, (key_of(one[0].id),)).fetchone() is None]
+            new = [one for one in made if connection.execute(known, (one.key,)).fetchone() is None]
             last: int = connection.execute("SELECT coalesce(max(seq), 0) FROM payloads").fetchone()[0]
             payloads, traces, labels = [], [], []
-            for seq, (facts, payload) in enumerate(new, last + 1):
-                key = key_of(facts.id)
+            for seq, (facts, key, small, full) in enumerate(new, last + 1):
                 traces.append(_values(facts, key, seq, _add_error(connection, facts, key)))
                 labels += [(name, value, facts.start_us, key) for name, value in facts.labels.items()]
-                small = basic(payload).SerializeToString()
-                full = None if len(small) == len(payload) else self._compress(payload)
-                payloads.append((seq, self._compress(small), full))
+                payloads.append((seq, small, full))
             connection.executemany(_PAYLOAD, payloads)
             connection.executemany(_TRACE, traces)
             connection.executemany(_LABEL, labels)
+
+    def _made(self, record: Record) -> _Made:
+        facts, small = split(record.payload)
+        full = None if len(small) == len(record.payload) else self._compress(record.payload)
+        return _Made(facts, key_of(facts.id), self._compress(small), full)
 
     def _prune(self, before_us: int, most_bytes: int | None) -> int:
         connection = self._open_connection
