@@ -48,6 +48,16 @@ def fill(outbox: Outbox, first: int, count: int, size: int = 0) -> None:
 # -- the outbox -------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(params=[storing.RECENT_BYTES, 10_000, 0], ids=["from-memory", "from-both", "from-disk"])
+def recent(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where traces are read from."""
+    monkeypatch.setattr(storing, "RECENT_BYTES", request.param)
+
+
+reading_anywhere = pytest.mark.usefixtures("recent")
+
+
+@reading_anywhere
 def test_traces_are_read_in_order_by_each_cursor_for_itself(tmp_path: Path):
     outbox = opened(tmp_path)
     fill(outbox, 0, 10)
@@ -60,6 +70,7 @@ def test_traces_are_read_in_order_by_each_cursor_for_itself(tmp_path: Path):
     assert outbox.read(fast, 100, 1 << 20) == []
 
 
+@reading_anywhere
 def test_a_batch_is_bounded_in_bytes_but_for_one_that_is_larger_alone(tmp_path: Path):
     outbox = opened(tmp_path)
     fill(outbox, 0, 5, size=3_000_000)
@@ -97,6 +108,7 @@ def test_marks_outlive_the_segments_before_them(tmp_path: Path, monkeypatch: pyt
     assert [s.number for s in again.read(Cursor(20), 10, 1 << 20)] == [20]
 
 
+@reading_anywhere
 def test_beyond_the_bound_the_oldest_go_and_are_counted(tmp_path: Path):
     outbox = opened(tmp_path, most_bytes=100_000)
     for number in range(400):
@@ -112,6 +124,7 @@ def test_beyond_the_bound_the_oldest_go_and_are_counted(tmp_path: Path):
 
 def test_a_damaged_segment_costs_what_follows_in_it_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(storing, "SEGMENT_BYTES", 5_000)
+    monkeypatch.setattr(storing, "RECENT_BYTES", 0)
     outbox = opened(tmp_path)
     for number in range(40):
         fill(outbox, number, 1)
@@ -126,6 +139,7 @@ def test_a_damaged_segment_costs_what_follows_in_it_and_no_more(tmp_path: Path, 
     assert outbox.damaged == 1
 
 
+@reading_anywhere
 def test_a_disk_that_is_full_takes_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     outbox = opened(tmp_path)
     fill(outbox, 0, 2)

@@ -62,6 +62,16 @@ def ids(ended: list[Ended]) -> list[str]:
     return [one.id for one in ended]
 
 
+@pytest.fixture(params=[reading.KEPT, 250, 0], ids=["from-memory", "from-both", "from-disk"])
+def kept(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the beginnings of calls are read from when they end."""
+    monkeypatch.setattr(reading, "KEPT", request.param)
+
+
+joined_from_anywhere = pytest.mark.usefixtures("kept")
+
+
+@joined_from_anywhere
 def test_a_call_that_has_ended_is_joined_with_its_beginning(journal: Journal, tmp_path: Path):
     put(journal, opened("a"), opened("b"), closed("b"), closed("a"))
     journals = Journals(tmp_path)
@@ -89,6 +99,7 @@ def test_a_call_without_a_beginning_is_told_too(journal: Journal, tmp_path: Path
     assert (ended.opened, ended.closed) == (None, closed("refused"))
 
 
+@joined_from_anywhere
 def test_calls_of_a_process_that_died_are_interrupted(journal: Journal, tmp_path: Path):
     put(journal, opened("open"), opened("done"), closed("done"))
     journals = Journals(tmp_path)
@@ -179,6 +190,7 @@ def test_a_file_that_has_been_quiet_is_retired(journal: Journal, tmp_path: Path,
     assert ids(read(journals, 1)) == ["b"]
 
 
+@joined_from_anywhere
 def test_calls_that_are_open_for_long_hold_no_file(journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(writing, "FILE_BYTES", 2000)
     monkeypatch.setattr(reading, "LINGER", 0.0)

@@ -1,8 +1,8 @@
 """Reads the journals of all serving processes of a slot, and joins what they tell into calls that have ended.
 
-Of an open call only the place of its entry is remembered. A file is deleted when all in it is stored and no call in it
-is open: calls that are open for long are carried to a file of our own. The files of one process go in their order, so
-that no entry of a call's beginning outlives that of its end.
+Of an open call the place of its entry is remembered, and the entry itself within a bound of bytes. A file is deleted
+when all in it is stored and no call in it is open: calls that are open for long are carried to a file of our own. The
+files of one process go in their order, so that no entry of a call's beginning outlives that of its end.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from trunkline_server.traces.frames import HEAD, Damaged, frame, frames, missing
 
 #: Bytes read of a file at once; a larger entry is read whole.
 CHUNK = 1 << 18
+#: Bytes of entries that are kept of open calls; of what is open beyond them the entry is read again.
+KEPT = 8 * 1024 * 1024
 #: Seconds after which the open calls of a file that is finished are carried away.
 LINGER = 5.0
 #: Bytes of a file of ours beyond which another is begun, and how many there may be before the oldest is rewritten.
@@ -74,7 +76,7 @@ class _File:
     open_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Place:
     """Where the entry of an open call lies."""
 
@@ -82,6 +84,8 @@ class _Place:
     start: int
     size: int
     worker: str
+    #: What lies there, if it is kept.
+    opened: Opened | None = None
 
 
 @dataclass(slots=True)
@@ -97,6 +101,8 @@ class Journals:
     damaged: int = 0
     _files: dict[str, _File] = field(default_factory=dict)
     _open: dict[str, _Place] = field(default_factory=dict)
+    #: Bytes of the entries that are kept.
+    _kept: int = 0
     _carried: _File | None = None
     #: Calls in files of ours that have ended, which is not yet written there.
     _settled: list[str] = field(default_factory=list)
@@ -223,7 +229,7 @@ class Journals:
         again = end <= file.done
         match entry:
             case Opened():
-                self._opened(entry.id, _Place(file, end - size, size, file.worker))
+                self._opened(entry.id, _Place(file, end - size, size, file.worker, entry))
             case Carried():
                 self._opened(entry.opened.id, _Place(file, end - size, size, entry.worker))
             case Closed():
@@ -245,6 +251,10 @@ class Journals:
     def _opened(self, call_id: str, place: _Place) -> None:
         if call_id in self._open:
             self._take(call_id)
+        if place.opened is not None and self._kept + place.size <= KEPT:
+            self._kept += place.size
+        else:
+            place.opened = None
         self._open[call_id] = place
         place.file.open += 1
         place.file.open_bytes += place.size
@@ -259,9 +269,13 @@ class Journals:
         file.open_bytes -= place.size
         if file.worker == _CARRIED:
             self._settled.append(call_id)
+        if place.opened is not None:
+            self._kept -= place.size
         return self._opened_at(place)
 
     def _opened_at(self, place: _Place) -> Opened | None:
+        if place.opened is not None:
+            return place.opened
         with suppress(OSError, msgspec.ValidationError, msgspec.DecodeError):
             entry = decode(os.pread(place.file.handle, place.size, place.start)[HEAD:])
             if isinstance(entry, Carried):
@@ -318,6 +332,8 @@ class Journals:
             start, size = self._append(Carried(place.worker, opened))
             carried = self._carried
             if carried is not None:
+                if place.opened is not None:
+                    self._kept -= place.size
                 file.open -= 1
                 file.open_bytes -= place.size
                 carried.open += 1
