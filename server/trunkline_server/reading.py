@@ -13,6 +13,7 @@ from trunkline_server.exchange import Prepared, streamed
 from trunkline_server.providers.assembly import Assembly, StreamEvent
 from trunkline_server.providers.base import Decoder
 from trunkline_server.providers.framing import FRAMINGS, Framer
+from trunkline_server.providers.provider import Chunks
 from trunkline_server.routing.attempts import Try
 
 #: Seconds that a provider has to end a stream in which it has said all.
@@ -63,7 +64,7 @@ async def _read(
             ):
                 ready.sent()
                 kept = attempt.response
-                chunks = reply.chunks()
+                chunks: Chunks = reply.chunks()
                 if window:
                     chunks = _windowed(chunks, window)
                 stream = _Decoding(FRAMINGS[dialect.framing](), dialect.decoder(assembly), assembly)
@@ -165,7 +166,7 @@ async def _within(first_token: float | None, total: float) -> AsyncIterator[asyn
         raise LLMTimeoutError(f"the provider gave no part of an answer for {limit:g} s") from None
 
 
-async def _lingering(chunks: AsyncGenerator[bytes]) -> bytes | None:
+async def _lingering(chunks: Chunks) -> bytes | None:
     """What follows the provider's last word. All was said: a connection that stays open or breaks spoils it no more."""
     try:
         async with asyncio.timeout(LINGER):
@@ -174,7 +175,7 @@ async def _lingering(chunks: AsyncGenerator[bytes]) -> bytes | None:
         return None
 
 
-async def _windowed(chunks: AsyncGenerator[bytes], window: float) -> AsyncGenerator[bytes]:
+async def _windowed(chunks: Chunks, window: float) -> AsyncGenerator[bytes]:
     """Joins what arrives within `window` seconds of a first chunk."""
     loop = asyncio.get_running_loop()
     ended = object()

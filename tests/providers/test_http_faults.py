@@ -170,6 +170,41 @@ async def test_a_trickle_is_not_silence_but_ends_with_the_total(serve, streamed)
     await http.aclose()
 
 
+async def test_silence_counts_from_the_last_word(serve):
+    async def script(peer):
+        await peer.request()
+        await peer.send(CHUNKED)
+        for _ in range(8):
+            await peer.send(chunk(b"x"))
+            await asyncio.sleep(0.05)
+        await peer.gone()
+
+    url, _ = await serve(script)
+    http = upstream(url, timeouts=HttpTimeouts(connect=5, idle=0.3))
+    said_at = 0.0
+
+    with pytest.raises(LLMTimeoutError, match=r"sent nothing for 0\.3 s"):
+        async with http.stream(REQUEST) as reply:
+            async for _ in reply.chunks():
+                said_at = time.monotonic()
+
+    assert 0.25 < time.monotonic() - said_at < 2
+    await http.aclose()
+
+
+async def test_a_connection_that_waits_for_its_next_request_is_not_silent(serve):
+    url, server = await serve(always)
+    http = upstream(url, timeouts=HttpTimeouts(connect=5, idle=0.1))
+    await http.send(REQUEST)
+
+    # Longer than the provider may be silent.
+    await asyncio.sleep(0.3)
+
+    assert (await http.send(REQUEST)).body == b'{"ok":1}'
+    assert server.connections == 1
+    await http.aclose()
+
+
 async def test_a_timeout_of_the_callers_own_is_left_alone(serve):
     url, _ = await serve(always)
     http = upstream(url)

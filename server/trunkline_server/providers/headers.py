@@ -60,6 +60,7 @@ _OTHER_LIMITS = {
     "x-trial-endpoint-call-remaining": ("requests", "remaining"),
     "x-endpoint-monthly-call-limit": ("monthly_requests", "limit"),
 }
+_UNIX_TIME = re.compile(r"\d{10,14}")
 _GO_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|h|m|s|d)")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -99,19 +100,26 @@ def _limit_named(header: str) -> tuple[str, str]:
 
 def _reset(text: str, now: float) -> float | None:
     """Seconds until a reset: "6m0s", seconds, Unix time in (milli)seconds or a date. None if it is past."""
+    value, is_moment = _reset_of(text)
+    if value is None or not is_moment:
+        return value
+    return value - now if value > now else None
+
+
+@functools.lru_cache(maxsize=1024)  # limits that are far from used up say the same again and again
+def _reset_of(text: str) -> tuple[float | None, bool]:
+    """Seconds, or a moment in Unix time."""
     number = number_of(text)
-    if number is None and re.fullmatch(r"\d{10,14}", text):
+    if number is None and _UNIX_TIME.fullmatch(text):
         number = float(text)
     if number is not None:
         if number < 1e8:
-            return number
-        moment = number / 1000 if number > 1e11 else number
-        return moment - now if moment > now else None
+            return number, False
+        return number / 1000 if number > 1e11 else number, True
     pieces = _GO_DURATION.findall(text)
     if pieces and "".join(number + unit for number, unit in pieces) == text:
-        return sum(float(number) * _UNITS[unit] for number, unit in pieces)
-    date = _date(text)
-    return date - now if date is not None and date > now else None
+        return sum(float(number) * _UNITS[unit] for number, unit in pieces), False
+    return _date(text), True
 
 
 def _date(text: str) -> float | None:

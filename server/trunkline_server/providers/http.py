@@ -9,7 +9,7 @@ import re
 import socket
 import ssl
 import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -68,20 +68,31 @@ class Reply:
 class StreamReply:
     """An answer that is still arriving."""
 
-    __slots__ = ("_body", "_upstream", "headers", "status")
+    __slots__ = ("_body", "_next", "_upstream", "headers", "status")
 
     def __init__(self, upstream: Upstream, response: httpx.Response) -> None:
         self.status = response.status_code
         #: Names in lower case.
         self.headers: Mapping[str, str] = dict(response.headers.items())
         self._upstream = upstream
-        self._body: Any = response.stream
+        body: Any = response.stream  # asynchronous, as its transport is
+        self._body = body
+        self._next: Callable[[], Awaitable[bytes]] = aiter(body).__anext__
 
-    async def chunks(self) -> AsyncGenerator[bytes]:
+    def chunks(self) -> StreamReply:
         """What has arrived, as it arrives. Raises LLMConnectionError when cut, LLMTimeoutError when it falls silent."""
+        # Not a generator: that costs every piece a step more.
+        return self
+
+    async def aclose(self) -> None:
+        """Whoever opened it closes it."""
+
+    def __aiter__(self) -> StreamReply:
+        return self
+
+    async def __anext__(self) -> bytes:
         try:
-            async for chunk in self._body:
-                yield chunk
+            return await self._next()
         except httpx.HTTPError as exc:
             raise self._upstream.failure(exc, self.status) from exc
 

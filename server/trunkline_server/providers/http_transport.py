@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 import select
 import ssl
 from collections.abc import Callable
@@ -231,13 +232,60 @@ class _Body(httpx.AsyncByteStream):
 
 
 class _Protocol(ResponseHandler):
-    """Fails a body whose rest cannot be parsed. aiohttp tells only who waits for headers: its reader waits for ever."""
+    """aiohttp's reader of answers, with three differences.
+
+    A body whose rest cannot be parsed fails: aiohttp tells only who waits for headers, and a reader of the body would
+    wait for ever. What follows costs nothing where there is nothing to do: aiohttp would make a timer for every piece
+    that arrives, and would look for more to parse after every piece that is read, also where reading never paused.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        #: When silence is too long, and when the timer looks next, in the loop's time.
+        self._late = self._looks = math.inf
 
     def set_exception(self, exc: BaseException, *cause: Any) -> None:
         body: Any = self._payload
         super().set_exception(exc, *cause)
         if body is not None and not body.is_eof() and body.exception() is None:
             body.set_exception(exc)
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self._end_timer()
+
+    def _reschedule_timeout(self) -> None:
+        if not self._read_timeout:
+            self._late = math.inf
+            return
+        self._late = late = self._loop.time() + self._read_timeout
+        if late < self._looks:
+            self._end_timer()
+            self._look_at(late)
+
+    def _drop_timeout(self) -> None:
+        # The timer stays: on a connection that is used again it is there already.
+        self._late = math.inf
+
+    def _look_at(self, when: float) -> None:
+        self._looks = when
+        self._read_timeout_handle = self._loop.call_at(when, self._look)
+
+    def _look(self) -> None:
+        self._read_timeout_handle, self._looks = None, math.inf
+        if self._late <= self._loop.time():
+            self._on_read_timeout()
+        elif self._late < math.inf:
+            self._look_at(self._late)
+
+    def _end_timer(self) -> None:
+        if self._read_timeout_handle is not None:
+            self._read_timeout_handle.cancel()
+        self._read_timeout_handle, self._looks = None, math.inf
 
 
 class _Connector(aiohttp.BaseConnector):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +26,14 @@ class Reply(Protocol):
     def body(self) -> bytes: ...
 
 
+class Chunks(Protocol):
+    """Bytes as they arrive."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    async def __anext__(self) -> bytes: ...
+    async def aclose(self) -> None: ...
+
+
 class StreamReply(Protocol):
     """An answer that is still arriving."""
 
@@ -33,7 +41,7 @@ class StreamReply(Protocol):
     def status(self) -> int: ...
     @property
     def headers(self) -> Mapping[str, str]: ...
-    def chunks(self) -> AsyncGenerator[bytes]: ...
+    def chunks(self) -> Chunks: ...
     async def read(self) -> bytes: ...
 
 

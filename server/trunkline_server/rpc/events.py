@@ -139,8 +139,9 @@ class EventWriter:
         self._writing = True
         try:
             if not self._number:
-                await self._send(self._started())
-            await self._send(event)
+                await self._sink(self._numbered(self._started()), 1)
+            await self._sink(self._numbered(event), self._number)
+            self._written_at = self._loop.time()
         finally:
             self._writing = False
 
@@ -150,11 +151,10 @@ class EventWriter:
         if self._beat is not None and not self._beat.done():
             await asyncio.wait({self._beat}, timeout=1.0)
 
-    async def _send(self, event: StreamEvent) -> None:
+    def _numbered(self, event: StreamEvent) -> bytes:
         self._number += 1
         event.sequence_number = self._number
-        await self._sink(event.SerializeToString(), self._number)
-        self._written_at = self._loop.time()
+        return event.SerializeToString()
 
     def _started(self) -> StreamEvent:
         event = StreamEvent()
@@ -173,10 +173,11 @@ class EventWriter:
     async def _heartbeat(self) -> None:
         try:
             if not self._number:
-                await self._send(self._started())
+                await self._sink(self._numbered(self._started()), 1)
             event = StreamEvent()
             event.heartbeat.SetInParent()
-            await self._send(event)
+            await self._sink(self._numbered(event), self._number)
+            self._written_at = self._loop.time()
         except asyncio.CancelledError:
             return  # the stream is over; its own task learns that by itself
         finally:
