@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 #: Many small batches of several servers become one part of the table; the answer comes when it is written.
 _GATHER = {"async_insert": 1, "wait_for_async_insert": 1, "max_partitions_per_insert_block": 0}
+
+# The driver logs each failure with its whole story, which would go to standard error, between our lines: whoever asked
+# is told of the failure, too.
+logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
 
 
 class HttpEngine:
