@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as pb
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as pb_grpc
 from opentelemetry.proto.common.v1 import common_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
+from tests.gateway import until
 
 Status = trace_pb2.Status
 
@@ -120,3 +122,35 @@ def receiver(credentials: grpc.ServerCredentials | None = None, port: int = 0) -
         yield made
     finally:
         server.stop(None).wait()
+
+
+class Collector:
+    """A receiver that can go and come back on its port."""
+
+    def __init__(self) -> None:
+        self._running = ExitStack()
+        self.to = self._running.enter_context(receiver())
+        self.port = int(self.to.url.rpartition(":")[2])
+        self._before: list[Seen] = []
+
+    @property
+    def all(self) -> list[Seen]:
+        """What came, also before it went away."""
+        return self._before + self.to.spans
+
+    async def ids(self, count: int) -> list[str]:
+        await until(lambda: len(calls(self.to)) >= count)
+        return [seen.attributes["trunkline.call.id"] for seen in calls(self.to)]
+
+    async def stop(self) -> None:
+        await asyncio.to_thread(self._running.close)
+        self._before += self.to.spans
+        self.to = Receiver()
+
+    async def start(self) -> None:
+        self.to = self._running.enter_context(receiver(port=self.port))
+
+
+def calls(to: Receiver) -> list[Seen]:
+    """The spans that records of calls became."""
+    return [seen for seen in to.spans if "trunkline.call.id" in seen.attributes]

@@ -13,6 +13,9 @@ from tests.upstream import PATIENCE, Upstream
 
 from trunkline.v1alpha import trace_pb2
 from trunkline.v1alpha import trace_service_pb2 as pb
+from trunkline_server.traces import open_backend
+from trunkline_server.traces.base import Position
+from trunkline_server.traces.columns import unix_us
 
 Trace = trace_pb2.Trace
 
@@ -39,6 +42,27 @@ async def found(server: Gateway, count: int, *, full: bool = True, **metadata: A
     answer: pb.ListTracesResponse = await server.traces.ListTraces(request, **metadata)
     assert len(answer.traces) == count, [(trace.name, trace.method) for trace in answer.traces]
     return list(answer.traces)
+
+
+async def stored(url: str, folder: Path, *, full: bool) -> list[Trace]:
+    """All traces that a backend has, oldest first, whatever runs."""
+    reader = open_backend(url, folder).reader()
+    assert reader is not None
+    traces: list[Trace] = []
+    after: Position | None = None
+    every = pb.TraceFilter()
+    try:
+        while True:
+            page = await reader.list(every, after=after, size=1000, oldest_first=True, full=full)
+            traces += page.traces
+            if not page.more:
+                break
+            after = Position(unix_us(traces[-1].start_time), traces[-1].name.removeprefix("traces/"))
+        # A second row for a call would be left out of pages, and counted here.
+        assert sum(total.calls for total in await reader.totals(every, span_us=10**12)) == len(traces)
+    finally:
+        await reader.aclose()
+    return traces
 
 
 def everything(folder: Path) -> bytes:

@@ -28,9 +28,11 @@ Command = Callable[[Path, Path], Sequence[str]]
 class Sidecar:
     """A process that listens on a socket; `file` is what it made of what came."""
 
-    def __init__(self, command: Command, folder: Path, *, prints: bool) -> None:
+    def __init__(self, command: Command, folder: Path, *, prints: bool, keeps: bool = False) -> None:
+        """`keeps`: what came before it went away is still in its file when it is back."""
         self._command = command
         self._prints = prints
+        self._keeps = keeps
         self.folder = folder
         self.path = folder / "sidecar.sock"
         self.file = folder / "taken.ndjson"
@@ -38,8 +40,9 @@ class Sidecar:
 
     async def start(self) -> None:
         self.path.unlink(missing_ok=True)
-        self.file.unlink(missing_ok=True)
-        with self.file.open("wb") if self._prints else open(os.devnull, "wb") as stdout:  # noqa: ASYNC230, PTH123  # once
+        if not self._keeps:
+            self.file.unlink(missing_ok=True)
+        with self.file.open("ab") if self._prints else open(os.devnull, "wb") as stdout:  # noqa: ASYNC230, PTH123  # once
             self._process = await asyncio.create_subprocess_exec(*self._command(self.path, self.file), stdout=stdout)
         await until(self._listens)
 
@@ -98,7 +101,7 @@ def go_program(folder: Path) -> Path:
 
 
 @asynccontextmanager
-async def sidecar(kind: str, folder: Path, *more: str) -> AsyncIterator[Sidecar]:
+async def sidecar(kind: str, folder: Path, *more: str, keeps: bool = False) -> AsyncIterator[Sidecar]:
     """Runs while the block does: "socat", "go" or "example"."""
     if kind == "socat" and shutil.which("socat") is None:
         pytest.skip("socat not found")
@@ -109,7 +112,7 @@ async def sidecar(kind: str, folder: Path, *more: str) -> AsyncIterator[Sidecar]
         def command(path: Path, file: Path) -> Sequence[str]:
             return (str(program), *more, str(path))
 
-    made = Sidecar(command, folder, prints=kind == "go")
+    made = Sidecar(command, folder, prints=kind == "go", keeps=keeps)
     async with asyncio.timeout(PATIENCE):
         await made.start()
     try:

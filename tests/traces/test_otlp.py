@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import grpc
 import pytest
 import trustme
 from tests.gateway import create, gateway, until
-from tests.telemetry.receiver import Receiver, Seen, receiver
+from tests.telemetry.receiver import Collector, Receiver, calls, receiver
 from tests.traces.samples import NOON, duration, record, sample, timestamp, trace_id
 from tests.traces.writing import Taken, WritingContract
 
@@ -25,29 +23,6 @@ from trunkline_server.traces.otlp.content import MOST_CHARACTERS
 from trunkline_server.traces.otlp.sink import Refused
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-
-
-class Collector:
-    """A receiver that can go and come back on its port."""
-
-    def __init__(self) -> None:
-        self._running = ExitStack()
-        self.to = self._running.enter_context(receiver())
-        self.port = int(self.to.url.rpartition(":")[2])
-
-    async def ids(self, count: int) -> list[str]:
-        await until(lambda: len(calls(self.to)) >= count)
-        return [seen.attributes["trunkline.call.id"] for seen in calls(self.to)]
-
-    async def stop(self) -> None:
-        await asyncio.to_thread(self._running.close)
-
-    async def start(self) -> None:
-        self.to = self._running.enter_context(receiver(port=self.port))
-
-
-def calls(to: Receiver) -> list[Seen]:
-    return [seen for seen in to.spans if "trunkline.call.id" in seen.attributes]
 
 
 @pytest.fixture(params=["", "?content=1"])

@@ -38,6 +38,11 @@ type summary struct {
 		Code   int    `json:"code"`
 		Reason string `json:"reason"`
 	} `json:"status"`
+	Usage *struct {
+		InputTokens  int    `json:"inputTokens"`
+		OutputTokens int    `json:"outputTokens"`
+		Source       string `json:"source"`
+	} `json:"usage"`
 }
 
 var version = flag.Int("version", 1, "the version of the protocol to understand")
@@ -100,7 +105,7 @@ func serve(connection net.Conn, printing *sync.Mutex) error {
 		line, err := json.Marshal(map[string]any{
 			"id": one.ID, "name": trace.Name, "method": trace.Method, "model": trace.Model,
 			"code": trace.Status.Code, "reason": trace.Status.Reason,
-			"bytes": len(one.Trace), "truncated": one.Truncated,
+			"usage": trace.Usage, "bytes": len(one.Trace), "truncated": one.Truncated,
 		})
 		if err != nil {
 			return err
