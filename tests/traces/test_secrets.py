@@ -1,4 +1,4 @@
-"""No key is in any trace, log or metric, whichever provider it belongs to and however a call to it fails."""
+"""No key is in any trace, log, span or metric, whichever provider it belongs to and however a call to it fails."""
 
 from __future__ import annotations
 
@@ -9,16 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import prometheus_client
 import pytest
-from tests.gateway import Gateway, create, failing, settings, stream
+from tests.gateway import create, failing, stream
 from tests.rpc.error_rows import ERROR_ROWS
-from tests.traces.recorded import everything, found, recorded
+from tests.traces.searched import STRAY, keyed, planted, searched, secret
 from tests.upstream import Exchange, chat, chat_events, upstream
 
-from trunkline_server import app as composition
-from trunkline_server import providers
-from trunkline_server.config import ConfigError
 from trunkline_server.errors import GatewayError
 from trunkline_server.providers.fake import FakeUpstream
 
@@ -26,24 +22,9 @@ from trunkline_server.providers.fake import FakeUpstream
 LEAST = 40
 
 
-def planted(name: str) -> str:
-    """A key of no known form: only that it is configured tells that it is one."""
-    return f"Zq7{name}Xw9" + "K3v" * 4
-
-
 @pytest.fixture
 def rows(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
-    """Every kind of provider that needs nothing but a key and an address, each with a key of its own."""
-    made: dict[str, dict[str, Any]] = {}
-    for kind in sorted(providers.KINDS):
-        name = re.sub("[^a-z]", "", kind)
-        monkeypatch.setenv(f"PLANTED_{name}", planted(name))
-        made[kind] = {"kind": kind, "base_url": "http://127.0.0.1:9/v1", "api_key_env": f"PLANTED_{name}"}
-    try:
-        composition.build(settings(providers={**made}), {})
-    except ConfigError as error:
-        for name in re.findall(r"providers\.([\w-]+):", str(error)):
-            made.pop(name, None)
+    made = keyed(monkeypatch)
     assert len(made) >= LEAST
     return made
 
@@ -62,69 +43,46 @@ async def _answers(exchange: Exchange) -> None:
         await exchange.answer(chat(f"You sent {sent}"), headers={"x-request-id": "req-1"})
 
 
-def told(gw: Gateway) -> str:
-    """The logs and the metrics."""
-    metrics = prometheus_client.generate_latest(gw.app.telemetry.metrics.registry).decode()
-    return gw.log + json.dumps(gw.delivery_lines) + metrics
-
-
-async def test_no_key_of_forty_providers_is_in_a_trace_a_log_or_a_metric(
+async def test_no_key_of_forty_providers_is_in_a_trace_a_log_a_span_or_a_metric(
     tmp_path: Path, rows: dict[str, dict[str, Any]]
 ):
     async with upstream(_answers) as up:
         configured = {name: {**row, "base_url": f"{up.url}/v1"} for name, row in rows.items()}
-        async with recorded(tmp_path, providers=configured, bugs=True) as gw:
-            calls = 0
+        async with searched(tmp_path, providers=configured) as (gw, told):
             for name in rows:
                 model = f"{name}/some-model"
                 for text in ("hello", *(f"fail with {status}" for status in (400, 401, 403, 404, 429, 500))):
                     with suppress(grpc.aio.AioRpcError):  # in whichever way: what is told of it is looked at below
                         await gw.complete(create(model, text), timeout=10)
-                    calls += 1
                 await gw.stream(stream(model, "hello"), timeout=10).rest()
-                calls += 1
-            traces = await found(gw, calls)
-            held = told(gw)
-    # While a server runs, its journal holds what was said for a moment.
-    held += everything(tmp_path).decode("utf-8", "replace")
-    assert len(up.exchanges) > 4 * LEAST
-    keys = {name: planted(re.sub("[^a-z]", "", name)) for name in rows}
-    sent = sum(key in json.dumps(dict(e.headers)) + e.path for e in up.exchanges for key in keys.values())
+    sent = sum(planted(name) in json.dumps(dict(e.headers)) + e.path for e in up.exchanges for name in rows)
     assert sent > 4 * LEAST, "the keys were never there to be told"
-    for name, key in keys.items():
-        assert key not in held, name
-    for trace in traces:
-        text = trace.SerializeToString().decode("utf-8", "replace")
-        for name, key in keys.items():
-            assert key not in text, (name, trace)
-    masked = sum(b"***" in attempt.response.body for trace in traces for attempt in trace.attempts)
+    assert told.found({name: secret(name) for name in rows}) == []
+    masked = sum(b"***" in attempt.response.body for trace in told.traces for attempt in trace.attempts)
     assert masked > 4 * LEAST
+    assert "***" in told.places["spans"]
 
 
-async def test_no_key_in_any_error_is_in_a_trace_or_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_no_key_in_any_error_is_in_a_trace_a_log_a_span_or_a_metric(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     key = planted("house")
     monkeypatch.setenv("HOUSE", key)
-    secrets = (key, "sk-proj-abcdefghijklmnop0123456789")
     waiting = list(ERROR_ROWS)
+    count = len(waiting)
 
     async def fails(self: FakeUpstream, request: Any, *rest: Any) -> Any:
         error: GatewayError = waiting.pop(0).error()
-        error.args = (f"{error}: Authorization: Bearer {secrets[0]} and {secrets[1]}",)
+        error.args = (f"{error}: Authorization: Bearer {key} and {STRAY}",)
         if hasattr(error, "body"):
-            error.body = json.dumps({"error": {"message": " ".join(secrets)}}).encode()
+            error.body = json.dumps({"error": {"message": f"{key} {STRAY}"}}).encode()
         raise error
 
     monkeypatch.setattr(FakeUpstream, "send", fails)
-    async with recorded(tmp_path, callers=[{"name": "me", "api_key_env": "HOUSE", "operator": True}], bugs=True) as gw:
-        mine = [("authorization", f"Bearer {key}")]
-        count = len(waiting)
+    callers = [{"name": "me", "api_key_env": "HOUSE", "operator": True}]
+    async with searched(tmp_path, callers=callers) as (gw, told):
         while waiting:
-            await failing(gw.complete(create("fake/echo"), metadata=mine))
-        traces = await found(gw, count, metadata=mine)
-        text = told(gw)
-    text += everything(tmp_path).decode("utf-8", "replace")
-    for secret in secrets:
-        assert secret not in text
-        for trace in traces:
-            assert secret.encode() not in trace.SerializeToString()
-    assert sum("***" in trace.status.message or "***" in trace.attempts[0].message for trace in traces) > count / 2
+            await failing(gw.complete(create("fake/echo"), metadata=[("authorization", f"Bearer {key}")]))
+    assert told.found({"house": secret("house"), "stray": STRAY}) == []
+    assert len(told.traces) == count
+    assert sum("***" in t.status.message or "***" in t.attempts[0].message for t in told.traces) > count / 2
