@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -61,7 +61,9 @@ _OURS = frozenset({"INVALID_REQUEST", "UNSUPPORTED_PARAMETER"})
 class Caller:
     """Calls one gateway."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, metadata: Sequence[tuple[str, str]] = ()) -> None:
+        """`metadata`: of every call."""
+        self._metadata = tuple(metadata)
         self._completions: Any = completion_service_pb2_grpc.CompletionServiceStub(channel)
         self._embeddings: Any = embedding_service_pb2_grpc.EmbeddingServiceStub(channel)
         self._models: Any = model_service_pb2_grpc.ModelServiceStub(channel)
@@ -92,7 +94,9 @@ class Caller:
     async def _create(self, recording: Recording, spec: completion_pb2.CompletionSpec) -> tuple[dict[str, Any], str]:
         request = completion_service_pb2.CreateCompletionRequest(spec=spec, options=_WARN)
         try:
-            answer = await self._completions.CreateCompletion(request, metadata=_about(recording), timeout=DEADLINE)
+            answer = await self._completions.CreateCompletion(
+                request, metadata=self._about(recording), timeout=DEADLINE
+            )
         except grpc.aio.AioRpcError as failed:
             error = from_rpc_error(failed)
             return answers.of_error(error), error.reason
@@ -104,7 +108,7 @@ class Caller:
         said: list[str] = []
         try:
             async for event in self._completions.StreamCompletion(
-                request, metadata=_about(recording), timeout=DEADLINE
+                request, metadata=self._about(recording), timeout=DEADLINE
             ):
                 collector.add(event)
                 said.append(collector.text(event, 0))
@@ -132,7 +136,7 @@ class Caller:
         spec.model = f"{provider}/{recording.model}"
         request = embedding_service_pb2.CreateEmbeddingsRequest(spec=spec, options=_WARN)
         try:
-            answer = await self._embeddings.CreateEmbeddings(request, metadata=_about(recording), timeout=DEADLINE)
+            answer = await self._embeddings.CreateEmbeddings(request, metadata=self._about(recording), timeout=DEADLINE)
         except grpc.aio.AioRpcError as failed:
             error = from_rpc_error(failed)
             return answers.of_error(error), error.reason
@@ -142,7 +146,7 @@ class Caller:
         spec = _spec(recording, provider, kind) or _few_words(recording, provider)
         request = completion_service_pb2.CountTokensRequest(spec=spec, options=_WARN)
         try:
-            answer = await self._completions.CountTokens(request, metadata=_about(recording), timeout=DEADLINE)
+            answer = await self._completions.CountTokens(request, metadata=self._about(recording), timeout=DEADLINE)
         except grpc.aio.AioRpcError as failed:
             return answers.of_error(from_rpc_error(failed))
         return answers.of_count(answer.input_tokens)
@@ -150,11 +154,11 @@ class Caller:
     async def _list(self, recording: Recording, provider: str, kind: str) -> dict[str, Any]:
         request = model_service_pb2.ListModelsRequest(provider=provider, page_size=1000)
         try:
-            first = await self._models.ListModels(request, metadata=_about(recording), timeout=DEADLINE)
+            first = await self._models.ListModels(request, metadata=self._about(recording), timeout=DEADLINE)
             total, page = len(first.models), first
             while page.next_page_token:
                 request.page_token = page.next_page_token
-                page = await self._models.ListModels(request, metadata=_about(recording), timeout=DEADLINE)
+                page = await self._models.ListModels(request, metadata=self._about(recording), timeout=DEADLINE)
                 total += len(page.models)
         except grpc.aio.AioRpcError as failed:
             return answers.of_error(from_rpc_error(failed))
@@ -163,9 +167,8 @@ class Caller:
             return answers.of_error(TrunklineError("the provider's models could not be listed", reason=reason))
         return answers.of_models(first, total)
 
-
-def _about(recording: Recording) -> tuple[tuple[str, str], ...]:
-    return (("x-replay-id", recording.id),)
+    def _about(self, recording: Recording) -> tuple[tuple[str, str], ...]:
+        return (*self._metadata, ("x-replay-id", recording.id))
 
 
 def _spec(recording: Recording, provider: str, kind: str) -> completion_pb2.CompletionSpec | None:

@@ -63,7 +63,7 @@ def families(corpus: Path) -> list[str]:
 def read(corpus: Path, family: str) -> Iterator[Recording]:
     """The recordings of a family; none if the corpus has no file of that name."""
     for row in rows(corpus, family):
-        yield _recording(row, family)
+        yield recording_of(row, family)
 
 
 def rows(corpus: Path, family: str) -> Iterator[dict[str, Any]]:
@@ -101,7 +101,8 @@ def _opened(path: Path) -> IO[str]:
     return lzma.open(path, "rt", encoding="utf8") if path.suffix == ".xz" else path.open(encoding="utf8")
 
 
-def _recording(row: dict[str, Any], family: str) -> Recording:
+def recording_of(row: dict[str, Any], family: str) -> Recording:
+    """A row as it is kept, as far as calling it again needs."""
     request = row.get("request_json")
     model = _model(row, request)
     kind = kind_of(family)
