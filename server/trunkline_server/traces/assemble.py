@@ -63,7 +63,8 @@ class Assembler:
         trace.provider, trace.model = closed.provider, closed.model
         trace.response_bytes, trace.events = closed.response_bytes, closed.events
         _set_timing(trace.timing, closed)
-        trace.attempts.extend(_attempt(tried, trace) for tried in closed.attempts)
+        for tried in closed.attempts:
+            _add_attempt(trace, tried)
         if closed.answer_truncated or any(t.request_truncated or t.response_truncated for t in closed.attempts):
             trace.truncated = True
         _ANSWERS[closed.method](trace, closed.answer)
@@ -121,7 +122,8 @@ def _request(opened: Opened | None, trace: Trace) -> Any:
         return None
     spec = request.spec
     (trace.embedding_spec if opened.method == "CreateEmbeddings" else trace.completion_spec).CopyFrom(spec)
-    trace.labels.MergeFrom(spec.labels)
+    if spec.labels:
+        trace.labels.MergeFrom(spec.labels)
     trace.asked_model = spec.config if spec.WhichOneof("target") == "config" else spec.model
     trace.request_id = trace.request_id or getattr(request, "request_id", "")
     return request
@@ -138,19 +140,17 @@ def _set_status(trace: Trace, closed: Closed) -> None:
             packed.Unpack(status.detail)  # if it is one
 
 
-def _attempt(tried: Tried, trace: Trace) -> trace_pb2.Attempt:
-    attempt = trace_pb2.Attempt(
-        number=tried.number,
-        cause=tried.cause,  # type: ignore[arg-type]  # the numbers are its own
-        provider=tried.provider,
-        model=tried.model,
-        credential=tried.credential,
-        endpoint=tried.endpoint,
-        reason=tried.reason,
-        message=tried.message,
-        upstream_status=tried.http_status,
-        provider_request_id=tried.request_id,
-    )
+def _add_attempt(trace: Trace, tried: Tried) -> None:
+    # In its place at once, and field by field: bodies are large, and a message that is put into another is copied.
+    attempt = trace.attempts.add()
+    attempt.number = tried.number
+    attempt.cause = tried.cause  # type: ignore[assignment]  # the numbers are its own
+    attempt.provider, attempt.model = tried.provider, tried.model
+    attempt.credential, attempt.endpoint = tried.credential, tried.endpoint
+    attempt.reason, attempt.message = tried.reason, tried.message
+    attempt.provider_request_id = tried.request_id
+    if tried.http_status is not None:
+        attempt.upstream_status = tried.http_status
     start = trace.start_time
     _set_time(attempt.start_time, start.seconds + start.nanos / 1e9 + tried.began)
     _set_duration(attempt.duration, tried.seconds)
@@ -161,12 +161,13 @@ def _attempt(tried: Tried, trace: Trace) -> trace_pb2.Attempt:
     for limit in tried.rate_limits:
         attempt.rate_limits.add().ParseFromString(limit)
     if tried.request:
-        attempt.request.content_type = "application/json"
-        attempt.request.body, attempt.request.truncated = b"".join(tried.request), tried.request_truncated
+        _set_body(attempt.request, "application/json", tried.request, tried.request_truncated)
     if tried.response:
-        attempt.response.content_type = tried.content_type
-        attempt.response.body, attempt.response.truncated = b"".join(tried.response), tried.response_truncated
-    return attempt
+        _set_body(attempt.response, tried.content_type, tried.response, tried.response_truncated)
+
+
+def _set_body(to: completion_pb2.RawPayload, content_type: str, pieces: Sequence[bytes], truncated: bool) -> None:
+    to.content_type, to.body, to.truncated = content_type, b"".join(pieces), truncated
 
 
 # -- answers ----------------------------------------------------------------------------------------------------------

@@ -34,8 +34,7 @@ class Masker:
 
     def __call__(self, trace: trace_pb2.Trace, payload: bytes) -> bool:
         """`payload`: the trace, serialized. False if nothing was changed."""
-        cut_off = any(attempt.request.truncated or attempt.response.truncated for attempt in trace.attempts)
-        if not self._patterns and not cut_off and not self._redactor.suspects(payload):
+        if not self._patterns and not trace.truncated and not self._redactor.suspects(payload):
             return False
         texts: list[_Text] = []
         _collect(trace, texts)

@@ -27,6 +27,8 @@ _MOST_BYTES = 512
 _MOST_ERROR = 4000
 
 _packed = zstandard.ZstdCompressor(level=1).compress
+#: For what is small: a third of the time, 4 % larger.
+_packed_fast = zstandard.ZstdCompressor(level=-1).compress
 
 
 def values(record: Record) -> tuple[Any, ...]:
@@ -39,7 +41,7 @@ def values(record: Record) -> tuple[Any, ...]:
         sorted({short(word) for word in words(found.error)}) if found.failed else None, found.streamed,
         found.cancelled, found.capture, found.attempts, found.input_tokens, found.output_tokens, found.usage_source,
         found.cost_nano_usd, short(found.otel_trace_id), labels(found),
-        _packed(small), _packed(record.payload),
+        _packed_fast(small), _packed(record.payload),
     )  # fmt: skip
 
 

@@ -48,6 +48,8 @@ class SqliteSink:
         self._thread = ThreadPoolExecutor(1, "sqlite-sink")
         self._connection: sqlite3.Connection | None = None
         self._compress = zstandard.ZstdCompressor(level=1).compress
+        #: For what is small: a third of the time, 4 % larger.
+        self._compress_fast = zstandard.ZstdCompressor(level=-1).compress
 
     async def open(self) -> None:
         await self._in_thread(self._open)
@@ -109,7 +111,7 @@ class SqliteSink:
     def _made(self, record: Record) -> _Made:
         facts, small = split(record.payload)
         full = None if len(small) == len(record.payload) else self._compress(record.payload)
-        return _Made(facts, key_of(facts.id), self._compress(small), full)
+        return _Made(facts, key_of(facts.id), self._compress_fast(small), full)
 
     def _prune(self, before_us: int, most_bytes: int | None) -> int:
         connection = self._open_connection
