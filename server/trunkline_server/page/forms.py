@@ -65,7 +65,7 @@ class Asked:
         return urlencode({name: value for name, value in values.items() if value})
 
 
-def parse(query: Mapping[str, str], now: datetime | None = None) -> Asked:
+def parse(query: Mapping[str, str], now: datetime) -> Asked:
     """Reads the fields of the filter and ignores all others."""
     asked = Asked()
     for name, read in _FIELDS.items():
@@ -73,7 +73,7 @@ def parse(query: Mapping[str, str], now: datetime | None = None) -> Asked:
         if value:
             asked.values[name] = value
             try:
-                read(value, asked.filter, now or datetime.now(UTC))
+                read(value, asked.filter, now)
             except (ValueError, OverflowError) as error:
                 asked.mistakes[name] = str(error)
     return asked

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,10 @@ _HERE = Path(__file__).parent
 _GRACE = 1.0
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
 class Page:
     """Serves the page on one event loop."""
 
@@ -37,11 +42,12 @@ class Page:
         *,
         names: Iterable[str] = (),
         tls: ssl.SSLContext | None = None,
+        clock: Callable[[], datetime] = _now,
     ) -> None:
         """`names`: host names by which it is reached, beside localhost and addresses."""
         self._tls = tls
         sessions = Sessions()
-        views = Views(readers, feed, callers, sessions, _templates(), secure=tls is not None)
+        views = Views(readers, feed, callers, sessions, _templates(), clock, secure=tls is not None)
         application = Guard(callers, sessions, names).application()
         application.add_routes(views.routes())
         application.router.add_get("/static/{name}", _static)

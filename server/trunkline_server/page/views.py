@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import jinja2
@@ -52,6 +52,7 @@ class Views:
         callers: Callers,
         sessions: Sessions,
         templates: jinja2.Environment,
+        clock: Callable[[], datetime],
         *,
         secure: bool,
     ) -> None:
@@ -60,6 +61,7 @@ class Views:
         self._callers = callers
         self._sessions = sessions
         self._templates = templates
+        self._clock = clock
         self._secure = secure
 
     def routes(self) -> Sequence[web.RouteDef]:
@@ -76,7 +78,7 @@ class Views:
         ]
 
     async def calls(self, request: web.Request) -> web.StreamResponse:
-        asked, viewer = forms.parse(request.query), request[VIEWER]
+        asked, viewer = forms.parse(request.query, self._clock()), request[VIEWER]
         traces: Sequence[trace_pb2.Trace] = ()
         token, backend = "", ""
         if not asked.mistakes:
@@ -114,7 +116,7 @@ class Views:
         query = {"range": _DEFAULT_RANGE, **request.query}
         if query["range"] not in SPANS:
             query["range"] = _DEFAULT_RANGE
-        now = datetime.now(UTC)
+        now = self._clock()
         asked, viewer, span = forms.parse(query, now), request[VIEWER], SPANS[query["range"]]
         totals: Sequence[Total] = ()
         backend = ""
@@ -132,7 +134,7 @@ class Views:
 
     async def tail(self, request: web.Request) -> web.StreamResponse:
         """Rows of the list as calls end, by server-sent events."""
-        asked, viewer = forms.parse(request.query), request[VIEWER]
+        asked, viewer = forms.parse(request.query, self._clock()), request[VIEWER]
         if asked.mistakes:
             raise web.HTTPBadRequest(text="The filter is not one.\n")
         asked.filter.ClearField("start_time")
