@@ -66,7 +66,7 @@ class Failing:
 async def failing_server() -> AsyncIterator[Stub]:
     telemetry = Telemetry(Metrics(), make_log(stream=io.StringIO()))
     boundary = Boundary(Callers({}), Limits(), telemetry, Running())
-    server = Server([Failing()], boundary, max_request_bytes=1 << 20)
+    server = Server([Failing()], boundary, max_request_bytes=1 << 20, max_connection_age=300)
     port = server.listen("127.0.0.1:0")
     await server.start()
     try:

@@ -41,6 +41,8 @@ RETRIES = json.dumps(
 )
 OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.service_config", RETRIES)]
 CONNECTIONS, CALLERS = 8, 3
+#: Processes may take this long to start, and to end, on a busy machine.
+STARTS = 60.0
 
 
 async def calls_on(stub: Any, ended: asyncio.Event, told: Counter[str]) -> None:
@@ -80,7 +82,8 @@ def serving(server: ServerProcess) -> set[int]:
 async def test_a_rolling_restart_under_load_fails_no_call_and_cuts_no_stream(tmp_path: Path) -> None:
     told: Counter[str] = Counter()
     ended = asyncio.Event()
-    async with server_process(tmp_path, workers=2, drain={"grace": 15}) as server, AsyncExitStack() as channels:
+    drain = {"grace": 15, "max_connection_age": 2}
+    async with server_process(tmp_path, workers=2, drain=drain) as server, AsyncExitStack() as channels:
         address = await server.address()
         await server.line("serving", 2)
         before = serving(server)
@@ -92,8 +95,8 @@ async def test_a_rolling_restart_under_load_fails_no_call_and_cuts_no_stream(tmp
         load += [asyncio.create_task(streams_on(stub, ended, told)) for stub in stubs]
         for turn in (1, 2):
             server.signal(signal.SIGUSR2)
-            await server.line("workers replaced", turn)
-        await server.line("stopped", 4)
+            await server.line("workers replaced", turn, patience=STARTS)
+        await server.line("stopped", 4, patience=STARTS)
         after = serving(server)
         # The new ones are used, too.
         counted, until = told["OK"], time.monotonic() + 20
@@ -106,3 +109,36 @@ async def test_a_rolling_restart_under_load_fails_no_call_and_cuts_no_stream(tmp
     assert not before & after
     assert set(told) == {"OK", "whole stream"}, told
     assert told["OK"] > counted
+
+
+async def test_one_worker_alone_is_not_replaced_and_says_so(tmp_path: Path) -> None:
+    async with server_process(tmp_path) as server:
+        address = await server.address()
+        server.signal(signal.SIGUSR2)
+        await server.line("this server has one worker (workers: 1), which nobody replaces: start it again")
+
+        async with grpc.aio.insecure_channel(address, OPTIONS) as channel:
+            answer = await CompletionServiceStub(channel).CreateCompletion(create("fake/echo"), timeout=10)
+
+    assert answer.completion.choices
+
+
+async def test_a_worker_that_leaves_ends_at_once_when_the_server_is_stopped(tmp_path: Path) -> None:
+    drain = {"grace": 5, "max_connection_age": 3600}
+    async with server_process(tmp_path, workers=2, drain=drain) as server, AsyncExitStack() as channels:
+        address = await server.address()
+        await server.line("serving", 2)
+        stubs = [
+            CompletionServiceStub(await channels.enter_async_context(grpc.aio.insecure_channel(address, OPTIONS)))
+            for _ in range(CONNECTIONS)
+        ]
+        await asyncio.gather(*(stub.CreateCompletion(create("fake/echo"), timeout=10) for stub in stubs))
+        server.signal(signal.SIGUSR2)
+        await server.line("workers replaced", patience=STARTS)
+        await server.line("leaving", 2)
+
+        server.signal(signal.SIGTERM)
+        code = await server.ended()
+
+    assert code == 0
+    assert len([line for line in server.lines if line["event"] == "stopped"]) == 4

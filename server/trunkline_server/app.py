@@ -62,6 +62,10 @@ class App:
     reloader: Reloader | None
     #: None: workers and replicas share nothing.
     fleet: Fleet | None = None
+    #: Others share the port.
+    shares_port: bool = False
+    #: Goes because another one takes its place.
+    replaced: bool = False
     #: HOST:PORT as bound: what was configured, with the port that was found for port 0.
     address: str = ""
 
@@ -97,8 +101,13 @@ class App:
         threading.Thread(target=prices.load, name="trunkline-prices", daemon=True).start()
         await stop.wait()
         drain = self.settings.drain
-        self.telemetry.event("draining", delay=drain.delay, grace=drain.grace)
-        await self.server.drain(drain.delay, drain.grace)
+        delay = drain.delay
+        if self.replaced:
+            self.telemetry.event("leaving", within=drain.max_connection_age)
+            await self.server.leave()
+            delay = 0.0
+        self.telemetry.event("draining", delay=delay, grace=drain.grace)
+        await self.server.drain(delay, drain.grace)
         await self.registry.aclose()
         await self.engine.aclose()
         if self.fleet is not None:
@@ -166,10 +175,11 @@ def build(
         services,
         boundary,
         max_request_bytes=settings.limits.max_request_bytes,
+        max_connection_age=settings.drain.max_connection_age,
         share_port=share_port,
         interceptors=observation.interceptors,
     )
-    return App(server, engine, telemetry, settings, observation, recording, registry, reloader, fleet)
+    return App(server, engine, telemetry, settings, observation, recording, registry, reloader, fleet, share_port)
 
 
 def _registry(settings: Settings, environ: Mapping[str, str], engine: Engine, telemetry: Telemetry) -> Registry:
@@ -246,19 +256,33 @@ def _keeper(settings: Settings, fleet: Fleet | None) -> Keeper | None:
 
 
 async def serve(app: App, serving: Callable[[], None] = lambda: None) -> None:
-    """Serves until SIGTERM or SIGINT; a second signal ends the server at once. `serving` is called when it serves."""
+    """Serves until SIGTERM or SIGINT; a second signal ends the server at once. `serving` is called when it serves.
+
+    SIGUSR2 has one of several workers leave to those that share its port, which takes as long as connections last.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def asked() -> None:
-        if stop.is_set():
+        if app.replaced:
+            app.replaced = False
+            app.server.hurry()
+        elif stop.is_set():
             for name in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(name)
             loop.create_task(app.server.stop())  # noqa: RUF006  # the loop ends with it
         stop.set()
 
+    def replaced() -> None:
+        if not app.shares_port:
+            app.telemetry.warning("this server has one worker (workers: 1), which nobody replaces: start it again")
+        elif not stop.is_set():
+            app.replaced = True
+            stop.set()
+
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, asked)
+    loop.add_signal_handler(signal.SIGUSR2, replaced)
     reading: set[asyncio.Task[None]] = set()
 
     def reread() -> None:

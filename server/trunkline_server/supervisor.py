@@ -30,9 +30,6 @@ HEALTHY_AFTER = 10.0
 _LONGEST_DELAY = 30.0
 #: Seconds that a new worker may take to serve before the old one is left in its place.
 _STARTS = 60.0
-#: Seconds in which the callers of a worker that leaves have come to others: their libraries wait a second at most
-#: before they repeat a call. A connection that is made while its worker leaves would lose its first call.
-_SETTLES = 3.0
 #: What a worker may take beyond its drain.
 _ENDS = 15.0
 
@@ -149,7 +146,10 @@ class Supervisor:
                 os.kill(worker.process.pid, signal.SIGHUP)
 
     def _roll(self) -> None:
-        """Replaces the workers one by one, each when its successor serves; no more than one starts at a time."""
+        """Replaces the workers one by one, each when its successor serves; no more than one starts at a time.
+
+        The old ones go when their connections have moved on, which is not waited for.
+        """
         settings = self._settings if self._load is None else self._loaded()
         if settings is None:
             return
@@ -169,10 +169,9 @@ class Supervisor:
                     self._log.error("a new worker does not serve; the old ones stay", worker=index)
                 return
             self._workers[index] = new
-            if old.process.is_alive():
-                old.process.terminate()
+            if old.process.is_alive() and old.process.pid is not None:
+                os.kill(old.process.pid, signal.SIGUSR2)
             self._leaving.append(old)
-            self._pause(_SETTLES)
         self._log.info("workers replaced", workers=len(self._workers))
 
     def _loaded(self) -> Settings | None:

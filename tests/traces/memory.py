@@ -197,7 +197,7 @@ async def reading(
     boundary = Boundary(known, Limits(), Telemetry(metrics, make_log(stream=log)), running)
     readers = Readers(list(backends.items()), told=told)
     methods = TraceMethods(readers, Feed((ended or Ended()).source), known, keep_alive=keep_alive)
-    server = Server([methods], boundary, max_request_bytes=2**20)
+    server = Server([methods], boundary, max_request_bytes=2**20, max_connection_age=300)
     address = f"127.0.0.1:{server.listen('127.0.0.1:0')}"
     await server.start()
     options = [("grpc.use_local_subchannel_pool", 1)]

@@ -198,6 +198,9 @@ class DrainSettings(Strict):
     delay: Seconds = 0.0
     #: Time for calls in flight to finish.
     grace: Seconds = 30.0
+    #: A connection is asked to move on after so long, or up to a tenth later, so that new replicas get their share; its
+    #: calls may finish. A worker that is replaced waits for that.
+    max_connection_age: Annotated[float, BeforeValidator(seconds_from), Field(ge=1, le=86_400)] = 300.0
 
 
 class LimitSettings(Strict):

@@ -15,9 +15,14 @@ from grpc_reflection.v1alpha import reflection
 
 from trunkline_server.rpc.boundary import Boundary
 from trunkline_server.rpc.methods import Service
+from trunkline_server.rpc.sockets import connected, stop_listening
 
 #: What gRPC is given beyond the grace of a drain, in seconds.
 _BEYOND = 30.0
+#: gRPC asks a connection to move on at its age or up to a tenth later, and clients take a moment to go.
+_LATER, _GOES = 1.1, 1.0
+#: How often is looked who is still there, in seconds.
+_LOOKS = 0.25
 
 _HEALTH = "grpc.health.v1.Health"
 
@@ -49,10 +54,13 @@ class Server:
         boundary: Boundary,
         *,
         max_request_bytes: int,
+        max_connection_age: float,
         share_port: bool = False,
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     ) -> None:
         self._boundary = boundary
+        self._age = max_connection_age
+        self._port = 0
         self._hurry = asyncio.Event()
         self._names = [service.NAME for service in services]
         self._server = grpc.aio.server(
@@ -75,7 +83,7 @@ class Server:
                 ("grpc.keepalive_timeout_ms", 20_000),
                 # Connections move on, so that new replicas get their share; calls on them may finish, however long
                 # the time limits of a provider let them last.
-                ("grpc.max_connection_age_ms", 30 * 60 * 1000),
+                ("grpc.max_connection_age_ms", int(max_connection_age * 1000)),
             ],
         )
         self._server.add_generic_rpc_handlers(
@@ -99,6 +107,7 @@ class Server:
             port = 0
         if not port:
             raise OSError(f"cannot listen on {address}")
+        self._port = port
         return port
 
     async def start(self) -> None:
@@ -106,6 +115,25 @@ class Server:
         await self._server.start()
         for name in ("", *self._names):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    async def leave(self) -> None:
+        """Leaves the port to those that share it: takes no new connections, and returns when none is left.
+
+        Connections move on at their age, one by one, while calls on them are served as ever. To tell all of them to go
+        at once would cost calls: gRPC cancels those that arrive at that moment, and nobody repeats what is cancelled.
+        Waits no longer than that age, or until `hurry`.
+        """
+        stop_listening(self._port)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._age * _LATER + _GOES):
+                while connected(self._port):
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._hurry.wait(), _LOOKS)
+                        return
+
+    def hurry(self) -> None:
+        """What is waited for before calls are refused is waited for no longer."""
+        self._hurry.set()
 
     async def drain(self, delay: float, grace: float) -> None:
         """Goes down without a failed call, as far as `grace` allows.

@@ -135,7 +135,7 @@ async def rolling_restart_under_load(world: World) -> Sequence[str]:
     ended = asyncio.Event()
     workers = max(2, world.workers)
     async with (
-        served(world, talks_on, workers=workers, drain={"grace": 15}) as (_, server, _stub),
+        served(world, talks_on, workers=workers, drain={"grace": 15, "max_connection_age": 2}) as (_, server, _stub),
         contextlib.AsyncExitStack() as channels,
     ):
         address = await server.address()
