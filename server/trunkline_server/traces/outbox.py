@@ -23,7 +23,7 @@ from trunkline_server.traces.frames import Damaged, frame, frames, missing
 SEGMENT_BYTES, SEGMENT_SHARE = 8 * 1024 * 1024, 16
 CHUNK = 1 << 19
 #: Bytes of traces that lie in memory.
-RECENT_BYTES = 4 * 1024 * 1024
+RECENT_BYTES = 8 * 1024 * 1024
 #: Seconds after which a segment is deleted that all backends have taken, though it is not full.
 QUIET = 2.0
 
