@@ -16,7 +16,8 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from tests.gateway import Failed, create, failing, gateway, stream
 from tests.process import connected, opened, server_process
 from tests.services import or_skip, postgresql
-from tests.upstream import says, silent_midway, upstream
+from tests.traces.recorded import stored
+from tests.upstream import PATIENCE, says, silent_midway, upstream
 
 from trunkline.v1 import completion_pb2, config_pb2, generation_pb2
 from trunkline.v1 import completion_service_pb2 as completions
@@ -331,6 +332,56 @@ async def test_a_file_with_a_mistake_changes_nothing(tmp_path: Path) -> None:
         server.signal(signal.SIGHUP)
         line = await server.line("configuration not reloaded")
         answer = await stub.CreateCompletion(create("fast"))
+
+    assert "nobody" in line["mistakes"]
+    assert answer.completion.provider == "fake"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_key_of_the_file_as_it_is_now_is_in_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    key = "Zq7Xw9-no-known-form"
+
+    async def echoes(exchange: Any) -> None:
+        sent = exchange.headers["authorization"].removeprefix("Bearer ")
+        await exchange.answer({"error": {"message": f"you sent {sent}"}}, 401)
+
+    monkeypatch.setenv("NEW_KEY", key)
+    async with (
+        upstream(echoes) as up,
+        server_process(
+            tmp_path, workers=workers, traces="sqlite:", state_dir=str(tmp_path / "state"), drain={"grace": 0}
+        ) as server,
+        connected(await server.address()) as stub,
+    ):
+        await server.line("serving", workers, 3 * PATIENCE)
+        await stub.CreateCompletion(create("fake/echo"))
+        file = tmp_path / "trunkline.yaml"
+        settings = yaml.safe_load(file.read_text())
+        settings["providers"]["up"] = {"kind": "vllm", "base_url": f"{up.url}/v1", "api_key_env": "NEW_KEY"}
+        file.write_text(yaml.safe_dump(settings))
+        server.signal(signal.SIGHUP)
+        await server.line("configuration reloaded", workers)
+        await failing(stub.CreateCompletion(create("up/m")))
+        server.signal()
+        assert await server.ended() == 0
+
+    traces = await stored("sqlite:", tmp_path / "state", full=True)
+    assert [trace.provider for trace in traces] == ["fake", "up"]
+    assert "you sent ***" in traces[1].attempts[0].response.body.decode()
+    assert all(key.encode() not in trace.SerializeToString() for trace in traces)
+    assert key not in server.text
+
+
+async def test_a_file_that_cannot_be_built_changes_nothing_beside_several_workers_either(tmp_path: Path) -> None:
+    async with server_process(tmp_path, workers=2, models={"fast": "fake/echo"}) as server:
+        await server.line("serving", 2, 3 * PATIENCE)
+        (tmp_path / "trunkline.yaml").write_text("models: {fast: nobody/x}\nproviders: {fake: {}}\n")
+        server.signal(signal.SIGHUP)
+        line = await server.line("configuration not reloaded")
+        async with connected(await server.address()) as stub:
+            answer = await stub.CreateCompletion(create("fast"))
 
     assert "nobody" in line["mistakes"]
     assert answer.completion.provider == "fake"

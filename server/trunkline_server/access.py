@@ -28,10 +28,12 @@ class Callers:
         self.keyed = bool(keys)
         self._known = self.keyed or certificates
 
-    def become(self, other: Callers) -> None:
-        """Knows from now on whom `other` knows."""
+    def become(self, other: Callers) -> bool:
+        """Knows from now on whom `other` knows. False if those are the same, with the same keys."""
+        before = (self._digests, self._operators, self._known)
         self._digests, self._operators = other._digests, other._operators
         self.keyed, self._known = other.keyed, other._known
+        return before != (self._digests, self._operators, self._known)
 
     def is_operator(self, name: str) -> bool:
         """May see and delete everybody's records: the operators, and everybody while nobody is known by name."""

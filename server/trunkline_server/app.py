@@ -127,9 +127,10 @@ def build(
     slot: Slot | None = None,
     load: Load | None = None,
     everywhere: Callable[[], None] | None = None,
+    beside: Callable[[Settings], None] = lambda _: None,
 ) -> App:
     """`slot`: of the spool that calls are recorded in. `load` reads the settings again, and `everywhere` has all
-    processes of the server do so. Raises ConfigError for what cannot be built.
+    processes of the server do so; `beside` tells those that do not serve. Raises ConfigError for what cannot be built.
     """
     healths = Healths()
     targets = targets_of(settings, environ, local, healths)
@@ -166,7 +167,7 @@ def build(
     if load is not None:
         reloader = Reloader(
             settings, environ, local, load, engine, registry, callers, redactor, healths, kinds, callers_of,
-            lambda new: secrets_of(new, environ, local), telemetry.event, everywhere,
+            lambda new: secrets_of(new, environ, local), telemetry.event, beside, everywhere,
         )  # fmt: skip
     services.append(ConfigMethods(registry, callers, reloader.ask if reloader is not None else None))
     if recording.feed is not None and recording.readers:
@@ -210,6 +211,11 @@ def secrets_of(settings: Settings, environ: Mapping[str, str], local: Endpoint |
     ]
 
 
+def kinds_of(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """Provider by name to its kind."""
+    return {name: asked.kind or name for name, asked in provider_settings(settings, environ).items()}
+
+
 def _password_of(settings: Settings) -> list[str]:
     """Of Redis."""
     password = urlsplit(settings.redis.address).password if settings.redis is not None else None
@@ -220,9 +226,9 @@ def spool(
     settings: Settings, environ: Mapping[str, str], local: Endpoint | None = None, *, stderr: IO[bytes] | None = None
 ) -> Spool | None:
     """Where the server records calls; one for all its processes. None if it does not. Raises ConfigError."""
-    kinds = {name: asked.kind or name for name, asked in provider_settings(settings, environ).items()}
     log = make_log(form=settings.log.format, level=settings.log.level)
-    return open_spool(settings, environ, secrets_of(settings, environ, local), kinds, log, stderr=stderr)
+    secrets, kinds = secrets_of(settings, environ, local), kinds_of(settings, environ)
+    return open_spool(settings, environ, secrets, kinds, log, stderr=stderr)
 
 
 def page(

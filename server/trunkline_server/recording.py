@@ -20,7 +20,7 @@ from trunkline_server.traces.base import Backend, BackendError, NoRecorder, Reco
 from trunkline_server.traces.delivery import Delivery
 from trunkline_server.traces.following import Feed
 from trunkline_server.traces.journal import Journal
-from trunkline_server.traces.plan import Plan
+from trunkline_server.traces.plan import Plan, encode
 from trunkline_server.traces.readers import Readers
 from trunkline_server.traces.recorder import JournalRecorder
 from trunkline_server.traces.slots import Lock, Slot, take
@@ -43,12 +43,17 @@ class Spool:
 
     slot: Slot
     delivery: Delivery
+    _plan: Plan
     _lock: Lock
-    _flush: float
+
+    def become(self, secrets: Sequence[str], kinds: Mapping[str, str]) -> None:
+        """What is delivered from now on is masked and priced by these."""
+        self._plan.secrets, self._plan.kinds = list(secrets), dict(kinds)
+        self.delivery.tell(encode(self._plan))
 
     def close(self) -> bool:
         """Waits, within bounds, until what was recorded is delivered. False if the delivery had to be ended."""
-        done = self.delivery.stop(self._flush + _ENDING)
+        done = self.delivery.stop(self._plan.flush + _ENDING)
         self._lock.release()
         return done
 
@@ -102,7 +107,6 @@ def open_spool(
             error=error.strerror,
         )
         return None
-    flush = min(FLUSH_MOST, max(FLUSH_LEAST, settings.drain.grace))
     plan = Plan(
         slot=str(slot.path),
         state_dir=str(folder),
@@ -114,11 +118,11 @@ def open_spool(
         redact=list(traces.redact),
         secrets=list(secrets),
         kinds=dict(kinds),
-        flush=flush,
+        flush=min(FLUSH_MOST, max(FLUSH_LEAST, settings.drain.grace)),
         log_format=settings.log.format,
         log_level=settings.log.level,
     )
-    return Spool(slot, Delivery(plan, stderr=stderr), held, flush)
+    return Spool(slot, Delivery(plan, stderr=stderr), plan, held)
 
 
 def record(settings: Settings, environ: Mapping[str, str], slot: Slot | None, telemetry: Telemetry) -> Recording:

@@ -42,6 +42,11 @@ def needs_restart(changed: str) -> bool:
     return changed.partition(".")[0] not in LIVE
 
 
+async def check(settings: Settings, environ: Mapping[str, str], local: Endpoint | None) -> None:
+    """Raises ConfigError for what cannot be built: it is built, and thrown away."""
+    await _close(targets_of(settings, environ, local, Healths()).providers.values())
+
+
 @dataclass(slots=True)
 class Reloader:
     """Of one serving process."""
@@ -60,6 +65,8 @@ class Reloader:
     callers_of: Callable[[Settings], Callers]
     secrets_of: Callable[[Settings], list[str]]
     told: Callable[..., None]
+    #: Tells the processes beside the server what is in force from now on.
+    beside: Callable[[Settings], None]
     #: Has every other process of the server read the file, too, and this one with them; None: this is the only one.
     everywhere: Callable[[], None] | None = None
 
@@ -69,8 +76,7 @@ class Reloader:
             new = await asyncio.to_thread(self.load)
             changed = self._changes(new)
             if validate_only:
-                # Built and thrown away: what is wrong with it shows when it is built.
-                await _close(targets_of(new, self.environ, self.local, Healths()).providers.values())
+                await check(new, self.environ, self.local)
             elif self.everywhere is not None:
                 self.everywhere()
             else:
@@ -105,6 +111,8 @@ class Reloader:
         kept = {name: provider for name, provider in known.items() if name in same or name not in old}
         gates = {name: gate for name, gate in self.engine.admission.providers.items() if name in same}
         targets = targets_of(merged, self.environ, self.local, self.healths, kept, gates)
+        # A key is known where records are masked before a call can have used it.
+        self.beside(merged)
         self.redactor.learn(self.secrets_of(merged))
         self.callers.become(self.callers_of(merged))
         self.kinds.clear()

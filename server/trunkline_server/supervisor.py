@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing.connection
 import os
 import signal
@@ -20,7 +21,7 @@ from prometheus_client import multiprocess
 from trunkline_server.config import ConfigError, Settings, split_address
 from trunkline_server.embedded import Endpoint
 from trunkline_server.exposition import expose
-from trunkline_server.reloading import Load
+from trunkline_server.reloading import Load, check
 from trunkline_server.telemetry.logs import make_log
 from trunkline_server.traces.slots import Slot
 from trunkline_server.workers import Beside, bind_help, reserve, work
@@ -74,6 +75,7 @@ class Supervisor:
         self._leaving: list[Worker] = []
         self._failures = 0
         self._slot: Slot | None = None
+        self._beside: Beside
         self._metrics_dir = ""
 
     def run(self) -> int:
@@ -86,7 +88,7 @@ class Supervisor:
             return self._run(reserved, beside)
 
     def _run(self, reserved: socket.socket, beside: Beside) -> int:
-        self._slot = beside.slot
+        self._slot, self._beside = beside.slot, beside
         for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
             signal.signal(name, self._asked)
         # Port 0 is one port for all workers.
@@ -175,12 +177,16 @@ class Supervisor:
         self._log.info("workers replaced", workers=len(self._workers))
 
     def _loaded(self) -> Settings | None:
-        """The configuration as it is now; None, with a line in the log, if it cannot be used."""
+        """The configuration as it is now, which those beside the workers then know; None, with a line in the log, if it
+        cannot be used.
+        """
         if self._load is None:
             self._log.error("this server was started without a configuration to read again")
             return None
         try:
             settings = self._load()
+            asyncio.run(check(settings, self._environ, self._local))
+            self._beside.become(settings)
         except ConfigError as error:
             self._log.error("configuration not reloaded", mistakes=str(error))
             return None

@@ -27,7 +27,15 @@ class Viewing:
     #: Where it is, as a URL.
     address: str
     process: Child
+    _plan: Plan
     _listening: socket.socket
+
+    def become(self, settings: Settings, secrets: Sequence[str]) -> None:
+        """Lets in those whom these settings know."""
+        plan = self._plan
+        plan.keys, plan.operators = settings.caller_keys, list(settings.operator_names)
+        plan.certificates, plan.secrets = settings.by_certificate, list(secrets)
+        self.process.tell(encode(plan))
 
     def close(self) -> None:
         self.process.stop(ENDING)
@@ -69,7 +77,7 @@ def open_page(
         log_level=settings.log.level,
     )
     address = url_of(wanted.host, listening.getsockname()[1], secure=tls is not None)
-    return Viewing(address, Child(_MODULE, encode(plan), handles=[listening.fileno()]), listening)
+    return Viewing(address, Child(_MODULE, encode(plan), handles=[listening.fileno()]), plan, listening)
 
 
 def _listen(wanted: PageSettings) -> socket.socket:

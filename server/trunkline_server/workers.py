@@ -27,7 +27,9 @@ from trunkline_server.traces.slots import Slot
 def run_one(settings: Settings, environ: Mapping[str, str], local: Endpoint | None, load: Load | None = None) -> int:
     """Serves in this process until it is told to stop. Returns the exit code. Raises ConfigError."""
     with Beside(settings, environ, local) as beside:
-        return run_loop(_serve(settings, environ, local, load, slot=beside.slot, serving=beside.start))
+        return run_loop(
+            _serve(settings, environ, local, load, slot=beside.slot, serving=beside.start, beside=beside.become)
+        )
 
 
 def run_loop(main: Any) -> int:
@@ -48,6 +50,7 @@ async def _serve(
     share_port: bool = False,
     slot: Slot | None = None,
     serving: Callable[[], None] = lambda: None,
+    beside: Callable[[Settings], None] = lambda _: None,
 ) -> int:
     metrics = make_metrics(settings)
     app = composition.build(
@@ -59,6 +62,7 @@ async def _serve(
         slot=slot,
         load=load,
         everywhere=_all_reread if share_port else None,
+        beside=beside,
     )
     try:
         if not share_port:
@@ -90,6 +94,7 @@ class Beside:
 
     def __init__(self, settings: Settings, environ: Mapping[str, str], local: Endpoint | None) -> None:
         """Starts nothing yet. Raises ConfigError."""
+        self._environ, self._local = environ, local
         self._log = make_log(form=settings.log.format, level=settings.log.level)
         self._spool = composition.spool(settings, environ, local)
         self.slot = self._spool.slot if self._spool is not None else None
@@ -125,6 +130,14 @@ class Beside:
             self._log.info("page", address=self._page.address)
         if self._children:
             self._thread.start()
+
+    def become(self, settings: Settings) -> None:
+        """Tells them the secrets and the callers that are in force from now on."""
+        secrets = composition.secrets_of(settings, self._environ, self._local)
+        if self._spool is not None:
+            self._spool.become(secrets, composition.kinds_of(settings, self._environ))
+        if self._page is not None:
+            self._page.become(settings, secrets)
 
     def _run(self) -> None:
         waiting = dict(self._children)

@@ -176,3 +176,47 @@ def test_a_page_for_strangers_or_without_records_is_refused() -> None:
 
 def test_without_the_setting_there_is_no_page() -> None:
     assert load(None).page is None
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_who_may_look_is_what_the_file_says_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setenv("OLD_KEY", KEY)
+    monkeypatch.setenv("NEW_KEY", KEY[::-1])
+    callers = [{"name": "checkout", "api_key_env": "OLD_KEY"}]
+    async with looked_at(tmp_path, workers=workers, callers=callers) as server, aiohttp.ClientSession() as http:
+        address = await page_of(server)
+        await server.line("serving", workers, 3 * PATIENCE)
+
+        async def status(**headers: str) -> int:
+            async with http.get(address, headers={**HTML, **headers}, allow_redirects=False) as answer:
+                return answer.status
+
+        async with http.post(f"{address}sign-in", data={"key": KEY, "next": "/"}, allow_redirects=False) as answer:
+            assert answer.status == 303
+            cookie = {"Cookie": answer.headers["Set-Cookie"].partition(";")[0]}
+        assert await status(**cookie) == 200
+        file = tmp_path / "trunkline.yaml"
+        file.write_text(file.read_text().replace("OLD_KEY", "NEW_KEY"))
+        server.signal(signal.SIGHUP)
+        await server.line("configuration reloaded", workers)
+        async with asyncio.timeout(PATIENCE):
+            while await status(Authorization=f"Bearer {KEY[::-1]}") != 200:
+                await asyncio.sleep(0.02)
+
+        assert await status(Authorization=f"Bearer {KEY}") == 303
+        assert await status(**cookie) == 303
+        # A process that takes its place knows it, too.
+        page_process(server).kill()
+        async with asyncio.timeout(PATIENCE):
+            while (found := await _answered(status, Authorization=f"Bearer {KEY[::-1]}")) is None:
+                await asyncio.sleep(0.02)
+        assert found == 200
+
+
+async def _answered(status: Any, **headers: str) -> int | None:
+    try:
+        return int(await status(**headers))
+    except aiohttp.ClientError:
+        return None

@@ -10,12 +10,11 @@ import asyncio
 import signal
 import socket
 import sys
-import threading
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from trunkline_server.access import Callers
+from trunkline_server.child import heed
 from trunkline_server.page.address import tls_context
 from trunkline_server.page.plan import Plan, decode
 from trunkline_server.page.server import Page
@@ -47,23 +46,19 @@ async def _run(plan: Plan) -> int:
         told = redactor(str(error))
         log.error("the page cannot be served", error=told)  # noqa: TRY400  # the text says all
         return 2
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def wait_for_the_end() -> None:
-        with suppress(OSError):
-            sys.stdin.buffer.read()
-        with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(stop.set)
-
-    threading.Thread(target=wait_for_the_end, daemon=True).start()
     readers = Readers(
         [(backend.name, reader) for backend in backends if (reader := backend.reader()) is not None],
         told=lambda name, why: log.warning("trace backend does not answer", backend=name, error=redactor(why)),
     )
-    callers = Callers(plan.keys, operators=plan.operators, certificates=plan.certificates)
     feed = Feed(partial(follow, Path(plan.tail)))
-    page = Page(readers, feed, callers, names=plan.names, tls=tls)
+    page = Page(readers, feed, _callers(plan), names=plan.names, tls=tls)
+
+    def become(line: bytes) -> None:
+        told = decode(line)
+        redactor.learn(told.secrets)
+        page.become(_callers(told))
+
+    stop = heed(become)
     try:
         await page.serve(socket.socket(fileno=plan.handle))
         await stop.wait()
@@ -72,6 +67,10 @@ async def _run(plan: Plan) -> int:
         await feed.aclose()
         await readers.aclose()
     return 0
+
+
+def _callers(plan: Plan) -> Callers:
+    return Callers(plan.keys, operators=plan.operators, certificates=plan.certificates)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ class Page:
     ) -> None:
         """`names`: host names by which it is reached, beside localhost and addresses."""
         self._tls = tls
-        sessions = Sessions()
+        self._callers = callers
+        sessions = self._sessions = Sessions()
         views = Views(readers, feed, callers, sessions, _templates(), clock, secure=tls is not None)
         application = Guard(callers, sessions, names).application()
         application.add_routes(views.routes())
@@ -59,6 +60,11 @@ class Page:
             handler_cancellation=True,
             shutdown_timeout=_GRACE,
         )
+
+    def become(self, callers: Callers) -> None:
+        """Lets in whom `callers` knows. Where those are others, all enter their keys again."""
+        if self._callers.become(callers):
+            self._sessions.end_all()
 
     async def start(self, host: str, port: int) -> str:
         """Listens. Returns its address as a URL; raises OSError if it cannot."""

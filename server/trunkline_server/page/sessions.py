@@ -40,6 +40,9 @@ class Sessions:
         name, until = self._open.get(_digest(token), ("", 0.0))
         return name if time.monotonic() < until else None
 
+    def end_all(self) -> None:
+        self._open.clear()
+
     def end(self, request: web.Request, response: web.StreamResponse) -> None:
         token = request.cookies.get(COOKIE)
         if token:

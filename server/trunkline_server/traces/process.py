@@ -1,4 +1,5 @@
-"""The delivery process: `python -m trunkline_server.traces.process`, started by the server and told its plan on stdin.
+"""The delivery process: `python -m trunkline_server.traces.process`, started by the server and told its plan on stdin,
+again when the server has read its configuration again.
 
 It ends when stdin does, which is also how it learns that the server is gone: first it delivers what is there. Signals
 that reach every process of a server do not end it. Exit codes: 0 all was delivered, 2 a backend cannot be used, 3 some
@@ -11,12 +12,11 @@ import asyncio
 import shutil
 import signal
 import sys
-import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from trunkline_server.child import heed
 from trunkline_server.redact import Redactor
 from trunkline_server.telemetry.logs import make_log
 from trunkline_server.traces import open_backend
@@ -52,17 +52,8 @@ async def _run(plan: Plan) -> int:
         told = redactor(str(error))
         log.error("trace backend cannot be used", error=told)  # noqa: TRY400  # the text says all
         return 2
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def wait_for_the_end() -> None:
-        with suppress(OSError):
-            sys.stdin.buffer.read()
-        with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(stop.set)
-
-    threading.Thread(target=wait_for_the_end, daemon=True).start()
     made = _Made(plan, backends, redactor, log)
+    stop = heed(lambda line: made.become(decode(line)))
     slot = Slot(Path(plan.slot))
     held = await _delivering(slot, stop)
     if held is None:
@@ -92,6 +83,11 @@ class _Made:
         self._redactor = redactor
         self._log = log
         self._assembler = Assembler(Masker(redactor, plan.redact), plan.kinds, 4 * plan.body_bytes)
+
+    def become(self, plan: Plan) -> None:
+        """Masks what the server has come to know as a secret, and prices by what its providers are now."""
+        self._redactor.learn(plan.secrets)
+        self.plan.kinds.update(plan.kinds)
 
     def pipeline(self, slot: Slot, feeder: Feeder | None = None) -> Pipeline:
         return Pipeline(slot, self.plan, self._backends, self._assembler, self._redactor, self._log, feeder)
