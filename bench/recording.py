@@ -148,7 +148,7 @@ def recordings(upstream: str, folder: Path) -> Iterator[Mapping[str, Recording]]
 
 def measure(rounds: int, calls: int, upstream: str, folder: Path, load: Load, say: Any) -> Sequence[Figure]:
     """What a call and an event cost more. Raises CannotRun."""
-    found: dict[tuple[str, str], tuple[list[float], list[float]]] = {}
+    found: dict[tuple[str, str], tuple[list[float], list[float], list[float]]] = {}
     with recordings(upstream, folder) as servers:
         for number in range(-1, rounds):
             say(f"recording, round {number + 1} of {rounds}" if number >= 0 else "recording, warming up")
@@ -158,17 +158,18 @@ def measure(rounds: int, calls: int, upstream: str, folder: Path, load: Load, sa
                     if name:
                         more = server.measure(load, workload, calls)
                         if number >= 0:
-                            values = found.setdefault((workload.what, name), ([], []))
+                            values = found.setdefault((workload.what, name), ([], [], []))
                             values[0].append(more[0] - alone)
                             values[1].append(more[1] - together)
+                            values[2].append(more[1] - more[0])
     figures = []
     for workload in WORKLOADS:
         for name in servers:
             if name == SPANS:
-                spans, _ = found[workload.what, name]
+                spans, *_ = found[workload.what, name]
                 figures.append(Figure(f"more for a {workload.what}, with spans", median(spans), "us", rounds=spans))
             elif name:
-                alone_more, together_more = found[workload.what, name]
+                alone_more, together_more, delivery = found[workload.what, name]
                 what = f"more for a {workload.what}, recorded to {name}"
                 figures.append(Figure(what, median(alone_more), "us", most=workload.most, rounds=alone_more))
                 if workload.most_together is not None:
@@ -180,5 +181,9 @@ def measure(rounds: int, calls: int, upstream: str, folder: Path, load: Load, sa
                             most=workload.most_together,
                             rounds=together_more,
                         )
+                    )
+                    # No difference of two servers: it says more than the lines above where the machine is busy.
+                    figures.append(
+                        Figure(f"... of that the delivery's, {name}", median(delivery), "us", rounds=delivery)
                     )
     return figures
