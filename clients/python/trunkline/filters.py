@@ -10,7 +10,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from trunkline.v1alpha.trace_service_pb2 import TraceFilter
 
-_NANO = 10**9
+#: No int: by an int, text and lists are repeated, into gigabytes.
+_NANO = 1e9
 
 
 class FilterOptions(TypedDict, total=False):

@@ -74,6 +74,7 @@ def test_a_filter_is_written_with_keywords(gateway: FakeGateway) -> None:
         ({"start_time": "yesterday"}, "start_time: cannot be 'yesterday'"),
         ({"code": 1, "failed": True}, "code and failed: give one of them"),
         ({"min_cost": "much"}, "min_cost: cannot be 'much'"),
+        ({"min_duration": [1]}, "min_duration: cannot be [1]"),
     ],
 )
 def test_a_filter_that_is_none_is_told_before_the_call(options: dict, told: str, gateway: FakeGateway) -> None:  # type: ignore[type-arg]  # what it holds is wrong on purpose
