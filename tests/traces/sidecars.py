@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +87,14 @@ def _example(path: Path, file: Path) -> Sequence[str]:
     return (sys.executable, str(ROOT / "examples/sidecar/reader.py"), str(path), str(file))
 
 
-def go_program(folder: Path) -> Path:
-    """The example in Go, compiled."""
+@cache
+def go_program() -> Path:
+    """The example in Go, compiled once for all tests of this process."""
     if shutil.which("go") is None:
         pytest.skip("go not found")
-    program = folder / "sidecar"
+    folder = tempfile.mkdtemp(prefix="trunkline-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    program = Path(folder) / "sidecar"
     done = subprocess.run(
         ["go", "build", "-o", str(program), "."],
         cwd=ROOT / "examples/sidecar/go",
@@ -107,7 +113,7 @@ async def sidecar(kind: str, folder: Path, *more: str, keeps: bool = False) -> A
         pytest.skip("socat not found")
     command: Command = _socat if kind == "socat" else _example
     if kind == "go":
-        program = go_program(folder)
+        program = go_program()
 
         def command(path: Path, file: Path) -> Sequence[str]:
             return (str(program), *more, str(path))
