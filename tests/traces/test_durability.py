@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,15 @@ from tests.upstream import PATIENCE
 
 from trunkline.v1alpha import trace_pb2
 from trunkline.v1alpha import trace_service_pb2 as pb
+from trunkline_server.recording import FLUSH_MOST
 from trunkline_server.traces import open_backend
 from trunkline_server.traces.base import Position, Reader
 from trunkline_server.traces.columns import unix_us
 
-pytestmark = pytest.mark.alone
-
 Trace = trace_pb2.Trace
 SQLITE = {"backends": ["sqlite:"]}
+#: A stream whose provider says nothing begins with the first heartbeat.
+BEATING: dict[str, Any] = {"stream": {"heartbeat": 0.2}}
 
 
 async def stored(folder: Path, count: int, url: str = "sqlite:", patience: float = PATIENCE) -> dict[str, Trace]:
@@ -73,6 +75,22 @@ async def calls(stub: Any, count: int) -> list[str]:
     return [(await stub.CreateCompletion(create("fake/echo"))).completion.id for _ in range(count)]
 
 
+async def journaled(folder: Path, *ids: str) -> None:
+    """Returns when journals on disk hold, or held, all of these."""
+    missing = {name.encode() for name in ids}
+    async with asyncio.timeout(PATIENCE):
+        while missing:
+            for held in _journals(folder):
+                missing = {name for name in missing if name not in held}
+            await asyncio.sleep(0.02)
+
+
+def _journals(folder: Path) -> Iterator[bytes]:
+    for path in folder.glob("spool/*/journal/*.journal"):
+        with suppress(FileNotFoundError):  # all of it is delivered
+            yield path.read_bytes()
+
+
 async def delivering(server: ServerProcess) -> psutil.Process:
     """The delivery process, when it is there."""
     async with asyncio.timeout(PATIENCE):
@@ -103,11 +121,12 @@ async def _load(stub: Any, ended: dict[str, float], opened: set[str]) -> None:
         ended[name] = time.monotonic()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_after_kill_9_all_that_ended_a_moment_before_is_there(tmp_path: Path, workers: int):
     ended: dict[str, float] = {}
     opened: set[str] = set()
-    config: dict[str, Any] = {"state_dir": str(tmp_path), "traces": SQLITE, "workers": workers}
+    config: dict[str, Any] = {"state_dir": str(tmp_path), "traces": SQLITE, "workers": workers, **BEATING}
     async with (
         server_process(tmp_path, **config) as server,
         connected(await server.address()) as first,
@@ -166,14 +185,14 @@ async def test_a_delivery_process_that_dies_is_replaced_and_nothing_is_lost(tmp_
 
 
 async def test_workers_that_are_killed_leave_interrupted_calls_and_a_whole_rest(tmp_path: Path):
-    config: dict[str, Any] = {"state_dir": str(tmp_path), "traces": SQLITE, "workers": 2}
+    config: dict[str, Any] = {"state_dir": str(tmp_path), "traces": SQLITE, "workers": 2, **BEATING}
     async with server_process(tmp_path, **config) as server:
         async with connected(await server.address()) as stub:
             call = stub.StreamCompletion(
                 stream("fake/script", provider_options_json=script(text="one two", word_delay=60))
             )
             name = (await call.read()).started.completion_id
-            await asyncio.sleep(INTERVAL)
+            await journaled(tmp_path, name)
             for child in psutil.Process(server.pid).children():
                 if any("multiprocessing.spawn" in part for part in child.cmdline()):
                     child.kill()
@@ -206,7 +225,8 @@ async def test_what_no_backend_took_is_delivered_after_a_restart(tmp_path: Path)
         server.signal()
         began = time.monotonic()
         assert await server.ended() == 0
-        assert time.monotonic() - began < 5
+        # It would have had longer for a backend that might come back.
+        assert time.monotonic() - began < FLUSH_MOST
         assert server.lines[-1]["event"] == "traces wait on disk: the server ends before backends took them all"
     blocked.unlink()
     async with server_process(tmp_path, **config) as server:
@@ -258,7 +278,7 @@ async def test_what_another_server_left_is_delivered_by_the_next(tmp_path: Path)
         for server in (first, second):
             async with connected(await server.address()) as stub:
                 made += await calls(stub, 5)
-        await asyncio.sleep(INTERVAL)
+        await journaled(tmp_path, *made)
         for server in (first, second):
             os.killpg(server.pid, signal.SIGKILL)
     blocked.unlink()
