@@ -32,8 +32,6 @@ from tests.upstream import (
 
 from trunkline.v1 import completion_service_pb2 as pb
 
-pytestmark = pytest.mark.alone
-
 #: The promise, and what a test on a busy machine may take at most, in seconds.
 PROMISED, AT_MOST = 0.100, 1.0
 TRIES = 12
@@ -105,6 +103,7 @@ async def begin(gw: Gateway, up: Upstream, stage: Stage) -> tuple[Any, Exchange]
     return reader.call, await up.next()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
 async def test_leaving_closes_the_providers_socket(
@@ -150,6 +149,7 @@ async def test_a_call_that_is_left_before_a_connection_is_free_never_reaches_the
     assert len(up.exchanges) == 1
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_a_thousand_streams_that_are_left_leave_nothing_behind(

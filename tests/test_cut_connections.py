@@ -22,8 +22,6 @@ from tests.upstream import Exchange, chat_events, upstream
 
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 
-pytestmark = pytest.mark.alone
-
 STREAMS = scaled(1000, 100)
 SIDE_BY_SIDE = 50
 #: Events of a stream, and seconds between two.
@@ -162,7 +160,7 @@ async def test_every_stream_that_is_cut_is_read_whole(measured: Callable[[str, o
 async def test_every_stream_that_is_cut_is_read_whole_also_at_another_worker(
     redis: Redis, measured: Callable[[str, object], None]
 ) -> None:
-    async with upstream(says_its_number) as up, pair(up, redis, patience=5.0) as (one, other):
+    async with upstream(says_its_number) as up, pair(up, redis) as (one, other):
         await cut_and_resumed([one, other], measured)
         for gw in (one, other):
             await gw.idle()

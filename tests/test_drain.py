@@ -15,8 +15,6 @@ from tests.upstream import DONE, Exchange, chat, piece, silent, silent_midway, u
 
 from trunkline.v1 import completion_service_pb2 as pb
 
-pytestmark = pytest.mark.alone
-
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
@@ -93,7 +91,7 @@ async def test_new_calls_are_refused_while_others_finish() -> None:
 
 
 async def test_calls_are_taken_while_load_balancers_learn_of_it() -> None:
-    async with gateway(drain={"delay": 0.5, "grace": 0}) as gw:
+    async with gateway(drain={"delay": 2, "grace": 0}) as gw:
         gw.stop.set()
         await not_serving(gw)
         answer = await gw.complete(create("fake/echo", "still here"))

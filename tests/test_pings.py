@@ -20,7 +20,7 @@ from tests.upstream import Exchange, chat_events, piece, upstream
 
 from trunkline.v1 import completion_service_pb2 as pb
 
-pytestmark = [pytest.mark.alone, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 #: Seconds between pings, and of silence. A server with gRPC's defaults ends the connection at the third ping.
 PINGS, SILENCE = (30, 130) if FULL else (10, 3)

@@ -18,8 +18,6 @@ from trunkline.v1 import completion_pb2
 from trunkline.v1 import embedding_service_pb2 as embedding
 from trunkline_server.replay import Bounds, Ending, Keeper, Request
 
-pytestmark = pytest.mark.alone
-
 
 class Held:
     """Answers when it is told to, each time with another number."""
@@ -99,6 +97,7 @@ async def test_repeated_embeddings_are_made_once() -> None:
     assert len(up.exchanges) == 1
 
 
+@pytest.mark.alone
 async def test_an_answer_is_kept_for_a_window() -> None:
     held = Held()
     held.go.set()
@@ -205,6 +204,7 @@ async def test_those_who_joined_get_the_same_error(streamed: bool) -> None:
     assert first.detail.attempts[0].upstream_status == 503
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_the_completion_goes_on_while_anybody_waits_for_it(
     streamed: bool, measured: Callable[[str, object], None]
@@ -274,6 +274,7 @@ async def test_who_comes_after_all_have_left_begins_anew() -> None:
     assert {line["code"] for line in gw.calls()} == {"CANCELLED"}
 
 
+@pytest.mark.alone
 async def test_the_deadline_of_the_first_ends_the_completion_for_all() -> None:
     async with upstream(silent) as up, gateway(up) as gw:
         first = asyncio.ensure_future(failing(gw.completions.CreateCompletion(create(request_id="one"), timeout=1)))
@@ -287,6 +288,7 @@ async def test_the_deadline_of_the_first_ends_the_completion_for_all() -> None:
         assert [attempt.attempt for attempt in failed.detail.attempts] == [1]
 
 
+@pytest.mark.alone
 async def test_the_deadline_of_one_who_joined_is_its_own() -> None:
     held = Held()
     async with upstream(held) as up, gateway(up) as gw:

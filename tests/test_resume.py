@@ -16,8 +16,6 @@ from tests.upstream import Exchange, chat_events, says, silent_midway, upstream
 from trunkline.v1 import completion_pb2
 from trunkline.v1 import completion_service_pb2 as pb
 
-pytestmark = pytest.mark.alone
-
 RESUMABLE = pb.StreamOptions(resumable=True)
 WORDS = [f"word{n} " for n in range(40)]
 TEXT = "".join(WORDS)
@@ -175,6 +173,7 @@ async def test_what_is_no_longer_kept_has_expired() -> None:
     assert (failed.code, failed.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "RESUME_EXPIRED")
 
 
+@pytest.mark.alone
 async def test_a_stream_that_nobody_comes_back_for_ends_after_the_grace(
     measured: Callable[[str, object], None],
 ) -> None:
@@ -194,6 +193,7 @@ async def test_a_stream_that_nobody_comes_back_for_ends_after_the_grace(
     assert [line["code"] for line in gw.calls()] == ["CANCELLED", "FAILED_PRECONDITION"]
 
 
+@pytest.mark.alone
 async def test_who_comes_back_within_the_grace_stops_its_clock() -> None:
     steps = Stepwise()
     async with upstream(steps) as up, gateway(up, replay={"grace": 0.5}) as gw:
@@ -214,6 +214,7 @@ async def test_who_comes_back_within_the_grace_stops_its_clock() -> None:
     assert len(up.exchanges) == 1
 
 
+@pytest.mark.alone
 async def test_cancel_completion_ends_it_at_once_and_for_good() -> None:
     async with upstream(silent_midway) as up, gateway(up) as gw:
         reader = gw.stream(resumable())
@@ -274,6 +275,7 @@ async def test_a_request_id_leads_to_the_stream_that_it_began() -> None:
 # -- deadlines --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 async def test_the_deadline_of_a_call_does_not_end_a_resumable_stream() -> None:
     steps = Stepwise()
     async with upstream(steps) as up, gateway(up) as gw:
@@ -288,6 +290,7 @@ async def test_the_deadline_of_a_call_does_not_end_a_resumable_stream() -> None:
     assert reader.text == TEXT
 
 
+@pytest.mark.alone
 async def test_a_timeout_of_the_options_ends_it_whoever_reads() -> None:
     options = completion_pb2.CallOptions(timeout=Duration(nanos=500_000_000))
     async with upstream(silent_midway) as up, gateway(up) as gw:
@@ -331,6 +334,7 @@ async def test_streams_are_refused_where_nothing_is_kept() -> None:
     assert up.exchanges == []
 
 
+@pytest.mark.alone
 async def test_a_drain_ends_at_once_what_nobody_reads() -> None:
     async with upstream(silent_midway) as up, gateway(up, drain={"grace": 15}) as gw:
         reader = gw.stream(resumable())

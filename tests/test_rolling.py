@@ -16,11 +16,15 @@ import psutil
 import pytest
 from tests.gateway import create, script, stream
 from tests.process import ServerProcess, server_process
+from tests.scale import scaled
 
 from trunkline.collect import Collector
 from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.slow]
+
+#: How often all workers are replaced.
+TURNS = scaled(2, 1)
 
 #: What a client has that repeats UNAVAILABLE before the first byte, as gRPC's own libraries do it.
 RETRIES = json.dumps(
@@ -93,10 +97,10 @@ async def test_a_rolling_restart_under_load_fails_no_call_and_cuts_no_stream(tmp
         ]
         load = [asyncio.create_task(calls_on(stub, ended, told)) for stub in stubs for _ in range(CALLERS)]
         load += [asyncio.create_task(streams_on(stub, ended, told)) for stub in stubs]
-        for turn in (1, 2):
+        for turn in range(1, TURNS + 1):
             server.signal(signal.SIGUSR2)
             await server.line("workers replaced", turn, patience=STARTS)
-        await server.line("stopped", 4, patience=STARTS)
+        await server.line("stopped", 2 * TURNS, patience=STARTS)
         after = serving(server)
         # The new ones are used, too.
         counted, until = told["OK"], time.monotonic() + 20

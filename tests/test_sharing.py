@@ -23,12 +23,10 @@ from tests.upstream import Exchange, Upstream, says, silent_midway, upstream
 from tests import services
 from trunkline.v1 import completion_service_pb2 as pb
 
-pytestmark = pytest.mark.alone
-
 
 @asynccontextmanager
 async def pair(
-    up: Upstream, redis: Redis, *, patience: float = 0.5, **more: Any
+    up: Upstream, redis: Redis, *, patience: float = 5.0, **more: Any
 ) -> AsyncIterator[tuple[Gateway, Gateway]]:
     """Two servers that share nothing but the Redis."""
     shared = {**redis.settings(), "timeout": patience}
@@ -85,6 +83,7 @@ async def test_a_call_repeated_elsewhere_joins_the_one_that_runs(redis: Redis, s
     assert held.asked == 1
 
 
+@pytest.mark.alone
 async def test_a_completion_goes_on_while_somebody_elsewhere_waits_for_it(redis: Redis) -> None:
     held = Held()
     async with upstream(held) as up, pair(up, redis) as (one, other):
@@ -103,6 +102,7 @@ async def test_a_completion_goes_on_while_somebody_elsewhere_waits_for_it(redis:
     assert held.asked == 1
 
 
+@pytest.mark.alone
 async def test_one_who_waits_elsewhere_and_leaves_is_waited_for_no_longer(redis: Redis) -> None:
     async with upstream(silent_midway) as up, pair(up, redis) as (one, other):
         first, second = one.stream(stream(request_id="one")), other.stream(stream(request_id="one"))
@@ -117,6 +117,7 @@ async def test_one_who_waits_elsewhere_and_leaves_is_waited_for_no_longer(redis:
         assert await exchange.gone() - left < 1.0
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_those_who_joined_elsewhere_get_the_same_error(redis: Redis, streamed: bool) -> None:
     go = asyncio.Event()
@@ -244,7 +245,7 @@ async def test_a_stream_that_nobody_came_back_for_has_expired_everywhere(redis: 
 
 async def test_a_slow_reader_elsewhere_is_one_who_is_there(redis: Redis) -> None:
     steps = Stepwise()
-    async with upstream(steps) as up, pair(up, redis, replay={"grace": 0.5}) as (one, other):
+    async with upstream(steps) as up, pair(up, redis, replay={"grace": 2}) as (one, other):
         reader = one.stream(resumable())
         steps.let(3)
         await reader.until("part_delta")
@@ -261,6 +262,7 @@ async def test_a_slow_reader_elsewhere_is_one_who_is_there(redis: Redis) -> None
 # -- cancelling -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("request_id", ["", "one"])
 async def test_cancel_completion_reaches_every_worker(
     redis: Redis, callers: list[dict[str, str]], request_id: str, measured: Callable[[str, object], None]
@@ -290,6 +292,7 @@ async def test_cancel_completion_reaches_every_worker(
 # -- what goes away ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 async def test_who_waits_for_a_worker_that_is_killed_is_told_at_once(
     redis: Redis, tmp_path: Path, measured: Callable[[str, object], None]
 ) -> None:
@@ -329,13 +332,14 @@ async def test_who_waits_for_a_worker_that_is_killed_is_told_at_once(
     assert again.id != reader.id
 
 
+@pytest.mark.alone
 async def test_without_redis_each_worker_goes_on_with_what_it_has(
     redis: Redis, measured: Callable[[str, object], None]
 ) -> None:
     del redis  # skips where there is none
     steps = Stepwise()
     with services.redis() as own:
-        async with upstream(steps) as up, pair(up, own) as (one, other):
+        async with upstream(steps) as up, pair(up, own, patience=0.5) as (one, other):
             reader = one.stream(resumable())
             steps.let(5)
             await reader.until("part_delta")
@@ -369,6 +373,7 @@ async def test_without_redis_each_worker_goes_on_with_what_it_has(
     assert [line["event"] for line in one.lines if line["event"].startswith("redis")] == ["redis away", "redis back"]
 
 
+@pytest.mark.alone
 async def test_a_redis_that_takes_and_does_not_answer_holds_nobody_up(
     redis: Redis, measured: Callable[[str, object], None]
 ) -> None:

@@ -14,8 +14,6 @@ from tests.upstream import DONE, USAGE, Exchange, chat, chat_events, piece, says
 from trunkline.v1 import completion_pb2, message_pb2
 from trunkline.v1 import completion_service_pb2 as pb
 
-pytestmark = pytest.mark.alone
-
 
 def seconds(value: float) -> Duration:
     return Duration(seconds=int(value), nanos=int(value % 1 * 1e9))
@@ -157,22 +155,29 @@ async def test_raw_is_refused_where_the_operator_allows_none() -> None:
 
 
 async def test_what_arrives_together_leaves_together() -> None:
+    seen = asyncio.Semaphore(0)
+
     async def bursts(exchange: Exchange) -> None:
         await exchange.head()
         await exchange.chunk(piece("", role="assistant"))
         for burst in range(3):
             await exchange.chunk(b"".join(piece(f"{burst}.{n} ") for n in range(16)))
-            await asyncio.sleep(0.05)  # the pace of a provider
+            await seen.acquire()
         await exchange.chunk(piece(finish="stop") + usage_event() + DONE)
         await exchange.end()
 
     async with upstream(bursts) as up, gateway(up) as gw:
-        reader = await gw.stream(stream()).rest()
+        reader = gw.stream(stream())
+        for _ in range(3):
+            await reader.until("part_delta")
+            seen.release()
+        await reader.rest()
 
     deltas = [event.part_delta.text for event in reader.events if event.WhichOneof("event") == "part_delta"]
     assert deltas == ["".join(f"{burst}.{n} " for n in range(16)) for burst in range(3)]
 
 
+@pytest.mark.alone
 async def test_a_paced_stream_is_not_held_back() -> None:
     sent: list[float] = []
 
@@ -195,6 +200,7 @@ async def test_a_paced_stream_is_not_held_back() -> None:
     assert late[15] < 0.02
 
 
+@pytest.mark.alone
 async def test_a_window_gathers_what_comes_within_it() -> None:
     async def paced(exchange: Exchange) -> None:
         await exchange.head()
@@ -269,7 +275,8 @@ async def test_a_stream_may_ask_for_its_own_heartbeat() -> None:
         waited = time.monotonic() - began
         reader.call.cancel()
 
-    assert 0.95 <= waited < 3
+    # The server's own comes after 15 s.
+    assert 0.95 <= waited < 10
 
 
 async def test_a_heartbeat_interval_of_zero_is_none() -> None:
@@ -280,11 +287,12 @@ async def test_a_heartbeat_interval_of_zero_is_none() -> None:
         beating = await gw.stream(stream("fake/script", provider_options_json=slow)).rest()
 
     assert "heartbeat" not in quiet.kinds
-    assert beating.kinds.count("heartbeat") >= 10
+    assert beating.kinds.count("heartbeat") >= 3
 
 
+@pytest.mark.alone
 async def test_a_stream_that_talks_needs_no_heartbeat() -> None:
-    slow = script(text="a b c d e f g h", word_delay=0.05)
+    slow = script(text="word " * 16, word_delay=0.05)
     async with gateway(stream={"heartbeat": 0.5}) as gw:
         reader = await gw.stream(stream("fake/script", provider_options_json=slow)).rest()
 

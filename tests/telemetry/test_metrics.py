@@ -21,8 +21,6 @@ from trunkline_server.telemetry.metrics import MOST_COMBINATIONS, Metrics
 from trunkline_server.traces import status as statuses
 from trunkline_server.traces.status import BackendStatus, Status
 
-pytestmark = pytest.mark.alone
-
 
 def value(metrics: Metrics, name: str, **labels: str) -> float:
     found = [
@@ -53,6 +51,7 @@ def overhead(gw: Gateway) -> float:
     return gw.metric("trunkline_overhead_seconds_sum")
 
 
+@pytest.mark.alone
 async def test_the_time_of_a_provider_is_not_the_gateways() -> None:
     async def slow(exchange: Exchange) -> None:
         await asyncio.sleep(0.3)
@@ -78,6 +77,7 @@ async def test_the_time_of_a_provider_is_not_the_gateways() -> None:
     assert sum(line["overhead_ms"] for line in lines) == pytest.approx(both * 1000, abs=0.1)
 
 
+@pytest.mark.alone
 async def test_the_pause_before_a_retry_is_not_the_gateways() -> None:
     async def limited_once(exchange: Exchange) -> None:
         if len(up.exchanges) == 1:
@@ -109,6 +109,7 @@ async def test_waits_side_by_side_count_once() -> None:
     assert 0.09 < call.waiting.seconds <= took
 
 
+@pytest.mark.alone
 async def test_the_time_of_a_caller_who_does_not_read_is_not_the_gateways() -> None:
     texts = ["x" * 50_000] * 200
     # The client reads no further ahead than a window.
@@ -165,6 +166,7 @@ def test_what_the_provider_did_not_report_is_summed_apart() -> None:
     assert value(metrics, "trunkline_reasoning_tokens_total") == 12
 
 
+@pytest.mark.alone
 async def test_time_per_token_is_that_after_the_first() -> None:
     text = "one two three four five"
     async with gateway() as gw:

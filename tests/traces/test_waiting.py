@@ -16,8 +16,6 @@ import pytest
 from tests.gateway import Gateway, create, until
 from tests.traces.recorded import found, recorded
 
-pytestmark = pytest.mark.alone
-
 CALLS = 150
 
 
@@ -31,6 +29,7 @@ async def _seconds(server: Gateway) -> list[float]:
     return taken
 
 
+@pytest.mark.alone
 async def test_a_backend_that_hangs_makes_no_call_slower(tmp_path: Path, measured: Callable[[str, object], None]):
     async with recorded(tmp_path, backends=["sqlite:", "sqlite:hangs.db"]) as server:
         await _seconds(server)
