@@ -26,12 +26,16 @@ class Slow:
         self.seconds = seconds
         self.now = self.most = 0
         self.order: list[str] = []
+        #: Nobody is answered before.
+        self.go = asyncio.Event()
+        self.go.set()
 
     async def __call__(self, exchange: Exchange) -> None:
         self.now += 1
         self.most = max(self.most, self.now)
         if "messages" in exchange.json:
             self.order.append(exchange.json["messages"][0]["content"])
+        await self.go.wait()
         await asyncio.sleep(self.seconds)
         self.now -= 1
         if "input" in exchange.json:
@@ -58,8 +62,11 @@ async def waiting(gw: Gateway, up: Upstream, count: int) -> list[Any]:
 
 async def test_calls_over_the_bound_of_a_provider_wait_their_turn() -> None:
     slow = Slow()
+    slow.go.clear()
     async with upstream(slow) as up, gateway(up, {"max_in_flight": 2}) as gw:
-        answers = await asyncio.gather(*await waiting(gw, up, 6))
+        calls = await waiting(gw, up, 6)
+        slow.go.set()
+        answers = await asyncio.gather(*calls)
 
     assert slow.most == 2
     assert slow.order == ["0", "1", "2", "3", "4", "5"]
