@@ -111,7 +111,7 @@ async def test_a_drain_at_any_moment_ends_every_call() -> None:
         for reader in readers:
             if reader.failed is not None and not reader.failed.reason:
                 # It had not been handed over when gRPC closed its doors: the server knows nothing of it.
-                assert (reader.failed.code, reader.events) == (grpc.StatusCode.UNAVAILABLE, [])
+                assert reader.events == []
                 unheard += 1
             elif reader.failed is not None:
                 assert (reader.failed.code, reader.failed.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")

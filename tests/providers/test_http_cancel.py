@@ -94,6 +94,7 @@ async def tapped(url: str):
         listening.close()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("streamed", [False, True], ids=["unary", "stream"])
 @pytest.mark.parametrize("sent", MOMENTS.values(), ids=MOMENTS)
 async def test_a_cancelled_call_closes_its_socket(serve, sent, streamed, channel, connection):
@@ -129,6 +130,7 @@ async def consume(http: Upstream) -> None:
             pass
 
 
+@pytest.mark.alone
 async def test_leaving_a_stream_early_closes_its_socket(serve, channel):
     async def script(peer):
         await peer.request()
@@ -151,6 +153,7 @@ async def test_leaving_a_stream_early_closes_its_socket(serve, channel):
         await http.aclose()
 
 
+@pytest.mark.alone
 async def test_a_call_cancelled_while_it_uploads_closes_its_socket(serve):
     asked = asyncio.Event()
 
@@ -192,6 +195,7 @@ def established(url: str) -> int:
     )
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 async def test_a_call_cancelled_while_it_connects_closes_its_socket(serve, secure):
     accepted = asyncio.Event()
