@@ -73,7 +73,8 @@ async def test_calls_over_the_bound_of_a_provider_wait_their_turn() -> None:
     queued = [seconds(answer.timing.queued) for answer in answers]
     assert [answer.timing.HasField("queued") for answer in answers] == [False, False, True, True, True, True]
     assert queued[2] >= 0.05
-    assert queued[5] >= queued[2] + 0.05
+    # For two turns.
+    assert queued[5] >= 0.15
     assert [seconds(answer.timing.total) > waited for answer, waited in zip(answers, queued, strict=True)] == [True] * 6
     assert [line.get("queued_ms", 0) > 0 for line in gw.calls()] == [False, False, True, True, True, True]
     assert gw.metric("trunkline_queued_seconds_count", provider="up") == 4
