@@ -68,14 +68,18 @@ class Kept:
 
 
 class Waiting:
-    """The time in which a call waits for others: `with call.waiting:` around each wait. Those at once count once."""
+    """The time in which a call waits for others: `with call.waiting:` around each wait. Those at once count once.
 
-    __slots__ = ("_deep", "_since", "_sum")
+    On the way of every event, where nothing waits beside it, a wait is added to `sum`: `with` costs more than the rest.
+    """
+
+    __slots__ = ("_deep", "_since", "sum")
 
     def __init__(self) -> None:
         self._deep = 0
         self._since = 0.0
-        self._sum = 0.0
+        #: Seconds of the waits that are over.
+        self.sum = 0.0
 
     def __enter__(self) -> None:
         if not self._deep:
@@ -85,12 +89,12 @@ class Waiting:
     def __exit__(self, *_: object) -> None:
         self._deep -= 1
         if not self._deep:
-            self._sum += time.monotonic() - self._since
+            self.sum += time.monotonic() - self._since
 
     @property
     def seconds(self) -> float:
         """So far."""
-        return self._sum + (time.monotonic() - self._since if self._deep else 0.0)
+        return self.sum + (time.monotonic() - self._since if self._deep else 0.0)
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -48,11 +49,12 @@ async def begin(
     return Reading(ready, trying.attempt, assembly, first, rest)
 
 
-async def _read(
+async def _read(  # noqa: C901, PLR0912, PLR0915  # a loop on the way of every event, where each call counts
     trying: Try, ready: Prepared, assembly: Assembly, window: float, restarted: str
 ) -> AsyncGenerator[list[StreamEvent]]:
     """Batches of events that leave together; the first has the first part of the answer."""
     call, candidate = trying.call, ready.candidate
+    waiting = call.waiting
     limits, dialect = candidate.limits, candidate.dialect
     held: list[StreamEvent] | None = []
     async with trying:
@@ -69,10 +71,23 @@ async def _read(
                     chunks = _windowed(chunks, window)
                 stream = _Decoding(FRAMINGS[dialect.framing](), dialect.decoder(assembly), assembly)
                 ended = False
+                following = chunks.__anext__
                 async with aclosing(chunks):
                     while not ended:
-                        with call.waiting:
-                            chunk = await (_lingering(chunks) if assembly.ended else anext(chunks, None))
+                        coming = _lingering(chunks) if assembly.ended else following()
+                        began = time.monotonic()
+                        try:
+                            if held is None:
+                                chunk: bytes | None = await coming
+                            else:
+                                # Another attempt may wait beside it.
+                                with waiting:
+                                    chunk = await coming
+                        except StopAsyncIteration:
+                            chunk = None
+                        finally:
+                            if held is None:
+                                waiting.sum += time.monotonic() - began
                         ended = chunk is None
                         if chunk is not None and kept.wants:
                             kept.add(chunk)

@@ -363,7 +363,12 @@ def _text_event(assembly: Assembly, operation: list[object], made: list[StreamEv
         text = part.whole(text)
     event = StreamEvent()
     delta = event.part_delta
-    delta.choice_index, delta.part_index = part.position
+    choice, index = part.position
+    # Nearly always both are 0, which needs no saying.
+    if choice:
+        delta.choice_index = choice
+    if index:
+        delta.part_index = index
     try:
         delta.text = text
     except UnicodeEncodeError:

@@ -12,6 +12,8 @@ MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 _BOM = b"\xef\xbb\xbf"
 _BLANKS = b" \t"
+#: As numbers: for one byte in bytes, CPython first raises an error and takes it back if it is given as bytes.
+_CR, _LF = 13, 10
 #: What the first line of a stream begins with.
 _FIELDS = (b"data:", b"event:", b":")
 #: What a line outside the field syntax begins with when it is JSON.
@@ -49,7 +51,7 @@ class SseFramer:
         """Takes what arrived; returns the events that it completes."""
         events: list[Event] = []
         self._events = events
-        if self._after_cr or b"\r" in chunk:
+        if self._after_cr or _CR in chunk:
             chunk = self._with_line_feeds(chunk)
         start = 0
         # To the end of what an earlier chunk began.
@@ -65,7 +67,7 @@ class SseFramer:
         end = chunk.rfind(b"\n\n", start)
         if end >= 0 and len(chunk) <= MAX_EVENT_BYTES:
             for block in chunk[start:end].split(b"\n\n"):
-                if block.startswith(_JSON_DATA) and b"\n" not in block:
+                if block.startswith(_JSON_DATA) and _LF not in block:
                     events.append(Event(b"", block[6:].rstrip()))
                 else:
                     self._block(block)
@@ -131,13 +133,13 @@ class SseFramer:
 
     def _block(self, block: bytes) -> None:
         """Lines up to a blank one while no event is open: the two usual shapes without a look at each line."""
-        if block.startswith(b"data: ") and b"\n" not in block:
+        if block.startswith(b"data: ") and _LF not in block:
             if data := block[6:].strip():
                 self._events.append(Event(b"", data))
             return
         if block.startswith(b"event: "):
             name, _, data = block[7:].partition(b"\ndata: ")
-            if data and b"\n" not in name and b"\n" not in data:
+            if data and _LF not in name and _LF not in data:
                 if data := data.strip():
                     self._events.append(Event(name, data))
                 return

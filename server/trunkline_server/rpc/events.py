@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -35,10 +36,10 @@ class Watch:
         self._lines.discard(line)
 
     def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        late = loop.time() - self.patience
+        late = time.monotonic() - self.patience
         for line in self._lines:
             line.end_if_waiting_since(late)
+        loop = asyncio.get_running_loop()
         self._handle = loop.call_later(self._every, self._look) if self._lines else None
 
 
@@ -51,7 +52,8 @@ class Line:
         self._context = context
         self._call = call
         self._watch = watch
-        #: What is written is added to what is kept of the call.
+        #: What is written is added to what is kept of the call, and its waits to those of the call. Else they belong to
+        #: a completion in a task of its own, which waits by itself.
         self.recorded = True
         self._loop = asyncio.get_running_loop()
         self._begun = False
@@ -81,13 +83,14 @@ class Line:
             self._stalled = True
             self._task.cancel()
 
-    async def send(self, data: bytes, number: int) -> None:
+    def send(self, data: bytes, number: int) -> Awaitable[None]:
         """Waits until the transport takes the event: a slow caller slows the provider."""
-        if self._begun:
-            await self._send(data, number)
-            return
-        # The first event, and with it the headers. gRPC cannot end a call whose headers are halfway out: its caller
-        # would wait for ever. So this write is waited for even when the call is ended meanwhile.
+        return self._send(data, number) if self._begun else self._begin(data, number)
+
+    async def _begin(self, data: bytes, number: int) -> None:
+        """Sends the first event, and with it the headers."""
+        # gRPC cannot end a call whose headers are halfway out: its caller would wait for ever. So this write is waited
+        # for even when the call is ended meanwhile.
         self._begun = True
         sending = self._loop.create_task(self._send(data, number))
         try:
@@ -103,16 +106,17 @@ class Line:
         call.sent_bytes += len(data)
         if self.recorded and call.answer.wants:
             call.answer.add(data)
-        self._since = self._loop.time()
+        self._since = began = time.monotonic()
         try:
-            with call.waiting:
-                await self._context.write(data)
+            await self._context.write(data)
         except Exception as error:
             # Bytes can always be written, except to a caller who has left; gRPC has several private exceptions for it,
             # and may tell of it before it cancels the call.
             raise asyncio.CancelledError from error
         finally:
             self._since = 0.0
+            if self.recorded:
+                call.waiting.sum += time.monotonic() - began
 
 
 class EventWriter:
