@@ -80,6 +80,9 @@ def _call(chance: random.Random, number: int, began: datetime) -> trace_pb2.Trac
         code, upstream, reason, message = failure
         trace["status"] = {"code": code, "reason": reason, "message": message}
         trace["cancelled"] = reason == "CANCELLED"
+        if upstream == 200:
+            trace["usage"] = _usage(tokens_in, tokens_out, tokens_in * price_in + tokens_out * price_out)
+            trace["usage"]["source"] = "USAGE_SOURCE_ESTIMATED"
         if reason.startswith("LLM_"):
             attempt.update(reason=reason, message=message, upstream_status=upstream)
     return _made(trace)

@@ -19,6 +19,7 @@ from tests.page.serving import CALLERS, HTML, KEY_A, KEY_B, KEY_OPS, Served, ser
 from tests.traces.memory import Memory, trace
 
 from trunkline.v1 import message_pb2
+from trunkline.v1.completion_pb2 import USAGE_SOURCE_ESTIMATED, USAGE_SOURCE_PARTIAL, USAGE_SOURCE_REPORTED
 from trunkline.v1alpha import trace_pb2
 
 
@@ -410,6 +411,30 @@ async def test_the_plots_add_up_and_lead_to_their_calls() -> None:
     assert "others" in text
     # The last spans end now: one call each, of the hour that the link names.
     assert len(ids(calls)) == 1
+
+
+async def test_what_no_provider_counted_is_summed_and_drawn_apart_and_marked_in_the_list() -> None:
+    now = datetime.now(UTC)
+    async with serving() as served:
+        for number, source in enumerate((USAGE_SOURCE_REPORTED, USAGE_SOURCE_PARTIAL, USAGE_SOURCE_ESTIMATED), 1):
+            one = trace(number)
+            one.start_time.FromDatetime(now - timedelta(hours=2))
+            one.usage.input_tokens, one.usage.output_tokens = 1_000 * number, 100 * number
+            one.usage.cost_nano_usd, one.usage.source = number * 10**9, source
+            served.memory.add(one)
+        _, text = await served.get("/usage?range=24h")
+        _, listed = await served.get("/")
+
+    # In the tiles and in the table.
+    for counted, estimated in (("$3.00", "$3.00"), ("3,000", "3,000"), ("300", "300")):
+        assert text.count(f'>{counted} <small class="estimate">+ {estimated} estimated</small>') == 2
+    boxes = re.findall(r'<rect class="(c0[^"]*)"[^>]*><title>[^:]*: ([^<]*)</title>', text)
+    assert boxes == [
+        ("c0", "$3.00"), ("c0 estimated", "$3.00, estimated"),
+        ("c0", "3.3k"), ("c0 estimated", "3.3k, estimated"),
+        ("c0", "3"),
+    ]  # fmt: skip
+    assert re.findall(r"≈ [$\d.,]+", listed) == ["≈ 3,000", "≈ $3.00"]
 
 
 async def test_a_time_without_calls_is_drawn_empty() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tests.traces.samples import NOON, duration, record, sample, timestamp, trace_id
 
+from trunkline.v1.completion_pb2 import USAGE_SOURCE_ESTIMATED, UsageSource
 from trunkline.v1alpha import trace_pb2
 from trunkline.v1alpha import trace_service_pb2 as pb
 from trunkline_server.traces.base import Backend, Position, Reader, Sink, Total
@@ -277,14 +278,19 @@ def summed(traces: Sequence[Trace], span_us: int) -> list[Total]:
     return [
         Total(
             *key,
-            calls=len(of),
-            failed=sum(not trace.HasField("status") or trace.status.code != 0 for trace in of),
-            input_tokens=sum(trace.usage.input_tokens for trace in of),
-            output_tokens=sum(trace.usage.output_tokens for trace in of),
-            cost_nano_usd=sum(trace.usage.cost_nano_usd for trace in of),
+            len(of),
+            sum(not trace.HasField("status") or trace.status.code != 0 for trace in of),
+            *spent(trace for trace in of if trace.usage.source != USAGE_SOURCE_ESTIMATED),
+            *spent(trace for trace in of if trace.usage.source == USAGE_SOURCE_ESTIMATED),
         )
         for key, of in sorted(groups.items())
     ]
+
+
+def spent(traces: Iterable[Trace]) -> tuple[int, int, int]:
+    """Tokens in, tokens out, and cost."""
+    of = [trace.usage for trace in traces]
+    return sum(one.input_tokens for one in of), sum(one.output_tokens for one in of), sum(o.cost_nano_usd for o in of)
 
 
 def varied() -> list[Trace]:
@@ -307,6 +313,7 @@ def varied() -> list[Trace]:
                 reason=reason,
                 error=error,
                 cost=pick((None, 0, 1_000, 5_000_000)),
+                source=pick(UsageSource.values()),
                 duration_us=None if code is None else pick((1_000, 2_000_000, 90_000_000)),
                 labels={name: pick(("1", "2")) for name in ("team", "run", "Größe") if generator.random() < 0.6},
             )

@@ -13,6 +13,7 @@ import grpc
 from tests.gateway import until
 
 from trunkline.v1 import message_pb2
+from trunkline.v1.completion_pb2 import USAGE_SOURCE_ESTIMATED
 from trunkline.v1alpha import trace_pb2
 from trunkline.v1alpha import trace_service_pb2 as pb
 from trunkline.v1alpha.trace_service_pb2_grpc import TraceServiceStub
@@ -97,9 +98,12 @@ class Memory:
         for one in self.records.values():
             if matches(which, one):
                 start = position(one).start_us // span_us * span_us
-                values = sums.setdefault((start, one.provider, one.model), [0] * 5)
+                values = sums.setdefault((start, one.provider, one.model), [0] * 8)
                 usage = one.usage
-                more = (1, one.status.code != 0, usage.input_tokens, usage.output_tokens, usage.cost_nano_usd)
+                spent = (usage.input_tokens, usage.output_tokens, usage.cost_nano_usd)
+                nothing = (0, 0, 0)
+                parts = (nothing, spent) if usage.source == USAGE_SOURCE_ESTIMATED else (spent, nothing)
+                more = (1, one.status.code != 0, *parts[0], *parts[1])
                 values[:] = [a + b for a, b in zip(values, more, strict=True)]
         return [Total(*place, *values) for place, values in sorted(sums.items())]
 

@@ -44,6 +44,7 @@ def sample(
     cost: int | None = 1_500,
     said: str = "Hello.",
     body: bytes = b'{"choices": []}',
+    source: completion_pb2.UsageSource.ValueType = completion_pb2.USAGE_SOURCE_REPORTED,
     **facts: Any,
 ) -> trace_pb2.Trace:
     """A finished, streamed completion; `code=None`: interrupted."""
@@ -74,7 +75,7 @@ def sample(
     if code is not None:
         trace.status.code, trace.status.reason, trace.status.message = code, reason, error
     trace.usage.input_tokens, trace.usage.output_tokens = 12, 34
-    trace.usage.source = completion_pb2.USAGE_SOURCE_REPORTED
+    trace.usage.source = source
     if cost is not None:
         trace.usage.cost_nano_usd = cost
     if duration_us is not None:

@@ -18,6 +18,8 @@ _FILLED = 0.8
 
 #: What a value is called; the second number is the distance of the lines across the plot.
 Told = Callable[[float, float], str]
+#: What a bar shows of a sum: counted, and estimated.
+Measure = Callable[[Total], tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class Box:
     start: int
     name: str
     said: str
+    #: Nobody counted it.
+    estimated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,29 +62,38 @@ class Plot:
     def empty(self) -> bool:
         return not self.boxes
 
+    @property
+    def estimated(self) -> bool:
+        """Is a part of it estimated?"""
+        return any(box.estimated for box in self.boxes)
+
 
 def stacked(
-    totals: Sequence[Total], starts: Sequence[int], ranks: Mapping[str, int], measure: Callable[[Total], float],
-    told: Told,
-) -> Plot:  # fmt: skip
-    """Bars over the spans of time that begin at `starts`, a piece for each model; `ranks` say in which colour."""
-    values: dict[int, dict[int, float]] = {}
+    totals: Sequence[Total], starts: Sequence[int], ranks: Mapping[str, int], measure: Measure, told: Told
+) -> Plot:
+    """Bars over the spans of time that begin at `starts`, a piece for each model, and above what was counted another
+    one for what is estimated; `ranks` say in which colour.
+    """
+    values: dict[int, dict[tuple[bool, int], float]] = {}
     for total in totals:
         points = values.setdefault(total.start_us, {})
-        rank = ranks[model_of(total)]
-        points[rank] = points.get(rank, 0.0) + measure(total)
+        for estimated, value in enumerate(measure(total)):
+            piece = bool(estimated), ranks[model_of(total)]
+            points[piece] = points.get(piece, 0.0) + value
     top, step = _scale(max((math.fsum(points.values()) for points in values.values()), default=0.0))
     names = _names(ranks)
     boxes: list[Box] = []
     place = 100 / max(len(starts), 1)
     for index, start in enumerate(starts):
         bottom = 100.0
-        for rank, value in sorted(values.get(start, {}).items()):
+        for (estimated, rank), value in sorted(values.get(start, {}).items()):
             height = value / top * 100
             bottom -= height
             x = (index + (1 - _FILLED) / 2) * place
             if value > 0:
-                boxes.append(Box(x, bottom, place * _FILLED, height, rank, start, names[rank], told(value, step)))
+                boxes.append(
+                    Box(x, bottom, place * _FILLED, height, rank, start, names[rank], told(value, step), estimated)
+                )
     lines = round(top / step)
     ticks = [Tick(100 - 100 * n / lines, told(step * n, step)) for n in range(lines + 1)]
     drawn = {box.colour for box in boxes}
@@ -93,11 +106,20 @@ def ranked(totals: Sequence[Total]) -> dict[str, int]:
     """
     weights: dict[str, tuple[int, int, int]] = {}
     for total in totals:
-        cost, tokens, calls = weights.get(model_of(total), (0, 0, 0))
-        spent = total.input_tokens + total.output_tokens
-        weights[model_of(total)] = (cost + total.cost_nano_usd, tokens + spent, calls + total.calls)
+        dollars, spent, calls = weights.get(model_of(total), (0, 0, 0))
+        weights[model_of(total)] = (dollars + cost(total), spent + sum(tokens(total)), calls + total.calls)
     ordered = sorted(weights, key=lambda name: (*(-weight for weight in weights[name]), name))
     return {name: min(rank, COLOURS) for rank, name in enumerate(ordered)}
+
+
+def cost(total: Total) -> int:
+    """With what is estimated: for an order, and nowhere told."""
+    return total.cost_nano_usd + total.estimated_cost_nano_usd
+
+
+def tokens(total: Total) -> tuple[int, int]:
+    """In and out: counted, and estimated."""
+    return total.input_tokens + total.output_tokens, total.estimated_input_tokens + total.estimated_output_tokens
 
 
 def model_of(total: Total) -> str:

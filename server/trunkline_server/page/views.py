@@ -250,9 +250,11 @@ def _target(name: str) -> dict[str, str]:
 def _plots(totals: Sequence[Total], starts: Sequence[int]) -> dict[str, plots.Plot]:
     ranks = plots.ranked(totals)
     return {
-        "cost": plots.stacked(totals, starts, ranks, lambda t: t.cost_nano_usd / 1e9, plots.dollars),
-        "tokens": plots.stacked(totals, starts, ranks, lambda t: t.input_tokens + t.output_tokens, plots.short),
-        "calls": plots.stacked(totals, starts, ranks, lambda t: t.calls, plots.short),
+        "cost": plots.stacked(
+            totals, starts, ranks, lambda t: (t.cost_nano_usd / 1e9, t.estimated_cost_nano_usd / 1e9), plots.dollars
+        ),
+        "tokens": plots.stacked(totals, starts, ranks, plots.tokens, plots.short),
+        "calls": plots.stacked(totals, starts, ranks, lambda t: (t.calls, 0), plots.short),
     }
 
 
@@ -262,7 +264,7 @@ def _models(totals: Sequence[Total]) -> list[Total]:
     for total in totals:
         by_name.setdefault((total.provider, total.model), []).append(total)
     summed = [_sum(of, *name) for name, of in by_name.items()]
-    return sorted(summed, key=lambda one: (-one.cost_nano_usd, -one.calls, one.provider, one.model))
+    return sorted(summed, key=lambda one: (-plots.cost(one), -one.calls, one.provider, one.model))
 
 
 def _sum(totals: Sequence[Total], provider: str = "", model: str = "") -> Total:
@@ -270,4 +272,6 @@ def _sum(totals: Sequence[Total], provider: str = "", model: str = "") -> Total:
         0, provider, model,
         sum(t.calls for t in totals), sum(t.failed for t in totals), sum(t.input_tokens for t in totals),
         sum(t.output_tokens for t in totals), sum(t.cost_nano_usd for t in totals),
+        sum(t.estimated_input_tokens for t in totals), sum(t.estimated_output_tokens for t in totals),
+        sum(t.estimated_cost_nano_usd for t in totals),
     )  # fmt: skip

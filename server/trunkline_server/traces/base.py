@@ -85,10 +85,14 @@ class Total:
     calls: int
     #: Those of them that did not end with OK.
     failed: int
+    #: What providers counted; the cost of the calls whose cost is known.
     input_tokens: int
     output_tokens: int
-    #: Of the calls whose cost is known.
     cost_nano_usd: int
+    #: The same of the calls that no provider counted.
+    estimated_input_tokens: int
+    estimated_output_tokens: int
+    estimated_cost_nano_usd: int
 
 
 class Reader(Protocol):

@@ -10,12 +10,18 @@ import msgspec
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from trunkline.v1 import completion_pb2
 from trunkline.v1alpha import trace_pb2
 
 Trace = trace_pb2.Trace
 
 #: `Row.code` of a call that no status ended: the server died first.
 NO_CODE = -1
+
+#: `Row.usage_source` of a usage that no provider counted, which is summed up apart.
+ESTIMATED = int(completion_pb2.USAGE_SOURCE_ESTIMATED)
+#: What is summed up of each, in the order of base.Total.
+SPENT = ("input_tokens", "output_tokens", "cost_nano_usd")
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):

@@ -7,6 +7,7 @@ from typing import Any
 
 from trunkline_server.traces.base import Position
 from trunkline_server.traces.clickhouse.schema import clamped, pair
+from trunkline_server.traces.columns import ESTIMATED, SPENT
 from trunkline_server.traces.filters import Conditions
 
 _TIME = "fromUnixTimestamp64Micro({{{}:Int64}}, 'UTC')"
@@ -86,14 +87,18 @@ def page(
     return made
 
 
+_SPENT = ", ".join(
+    f"sumIf(ifNull({name}, 0), usage_source {which} {ESTIMATED})" for which in ("!=", "=") for name in SPENT
+)
+
+
 def totals(table: str, which: Conditions, span_us: int) -> Statement:
     """Sums by span of time, provider and model, in the order of Total's fields."""
     made = Statement()
     span = made.put(span_us, "Int64")
     made.text = (
         f"SELECT intDiv(toUnixTimestamp64Micro(start_time), {span}) * {span} AS span, provider, model, count(), "
-        "countIf(code != 0), sum(ifNull(input_tokens, 0)), sum(ifNull(output_tokens, 0)), "
-        f"sum(ifNull(cost_nano_usd, 0)) FROM {table} FINAL WHERE {' AND '.join(made.tests(which))} "
+        f"countIf(code != 0), {_SPENT} FROM {table} FINAL WHERE {' AND '.join(made.tests(which))} "
         "GROUP BY span, provider, model ORDER BY span, provider, model "
         # Rows of one key have one time, and so one partition.
         "SETTINGS do_not_merge_across_partitions_select_final = 1"

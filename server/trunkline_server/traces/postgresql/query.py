@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from trunkline_server.traces.base import Position
+from trunkline_server.traces.columns import ESTIMATED, SPENT
 from trunkline_server.traces.filters import Conditions
 from trunkline_server.traces.postgresql.partitions import at
 from trunkline_server.traces.postgresql.rows import short
@@ -119,6 +120,13 @@ def page(which: Conditions, after: Position | None, size: int, *, oldest_first: 
     return made
 
 
+_SPENT = ", ".join(
+    f"coalesce(sum(t.{name}) FILTER (WHERE t.usage_source {which} {ESTIMATED}), 0)::bigint"
+    for which in ("<>", "=")
+    for name in SPENT
+)
+
+
 def totals(which: Conditions, span_us: int) -> Statement:
     """Sums by span of time, provider and model, in the order of Total's fields."""
     made = Statement()
@@ -128,8 +136,7 @@ def totals(which: Conditions, span_us: int) -> Statement:
     tests += [_LABELLED.format(*label) for label in made.labels(which)]
     made.text = f"""
         SELECT date_bin({span} * interval '1 microsecond', t.start_time, 'epoch') AS span, t.provider, t.model,
-          count(*), count(*) FILTER (WHERE t.failed), coalesce(sum(t.input_tokens), 0)::bigint,
-          coalesce(sum(t.output_tokens), 0)::bigint, coalesce(sum(t.cost_nano_usd), 0)::bigint
+          count(*), count(*) FILTER (WHERE t.failed), {_SPENT}
         FROM {SCHEMA}.traces t WHERE {" AND ".join(tests)}
         GROUP BY span, t.provider, t.model ORDER BY span, t.provider, t.model
     """

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from trunkline_server.traces.columns import ESTIMATED, SPENT
 from trunkline_server.traces.filters import Conditions
 from trunkline_server.traces.sqlite.schema import SHIFT, Key
 
@@ -61,6 +62,12 @@ _BY_TIME = _Walk("traces t", "1", ())
 _LABELS = "labels l CROSS JOIN traces t ON t.start_us = l.start_us AND t.key = l.key"
 _ERRORS = f"errors e CROSS JOIN traces t ON t.start_us = e.rowid >> {SHIFT} AND t.key = e.key"
 
+_SPENT = ", ".join(
+    f"coalesce(sum(t.{name}) FILTER (WHERE t.usage_source {which} {ESTIMATED}), 0)"
+    for which in ("<>", "=")
+    for name in SPENT
+)
+
 
 def found(connection: sqlite3.Connection, wanted: Wanted) -> list[tuple[int, Key]]:
     """(start_us, key) of the page, in its order."""
@@ -82,9 +89,9 @@ def totals(connection: sqlite3.Connection, asked: Conditions, span_us: int) -> l
     _add_time(where, walk, wanted)
     _add_all(where, asked, walk)
     return connection.execute(
-        f"SELECT t.start_us / ?1 * ?1 AS span, t.provider, t.model, count(*), sum(t.code <> 0), "
-        "coalesce(sum(t.input_tokens), 0), coalesce(sum(t.output_tokens), 0), coalesce(sum(t.cost_nano_usd), 0) "
-        f"FROM {walk.source} WHERE {where.text} GROUP BY span, t.provider, t.model ORDER BY span, t.provider, t.model",
+        "SELECT t.start_us / ?1 * ?1 AS span, t.provider, t.model, count(*), sum(t.code <> 0), "
+        f"{_SPENT} FROM {walk.source} WHERE {where.text} "
+        "GROUP BY span, t.provider, t.model ORDER BY span, t.provider, t.model",
         (span_us, *where.values),
     ).fetchall()
 
