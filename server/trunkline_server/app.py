@@ -27,6 +27,7 @@ from trunkline_server.registry import Registry
 from trunkline_server.reloading import Load, Reloader
 from trunkline_server.replay import Bounds, Keeper, SharedKeeper
 from trunkline_server.routing.health import Healths
+from trunkline_server.routing.hints import Hints
 from trunkline_server.rpc.boundary import Boundary, Limits, Running
 from trunkline_server.rpc.completions import CompletionMethods
 from trunkline_server.rpc.configs import ConfigMethods
@@ -150,6 +151,8 @@ def build(
     boundary = Boundary(callers, limits, telemetry, running, redactor, recorder=recording.recorder)
     catalog = Catalog(engine)
     fleet = _fleet(settings, telemetry, redactor)
+    if fleet is not None:
+        Hints(healths, fleet)
     runs = Runs(_keeper(settings, fleet), running, boundary.failure, settings.replay.grace, fleet)
     completions = CompletionMethods(
         engine,

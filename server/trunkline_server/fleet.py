@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Answers a question. The asker gets an empty answer for a question whose answer fails.
 Answerer: TypeAlias = Callable[[bytes], Awaitable[bytes]]
+#: Hears what another worker tells. What it cannot take it raises.
+Hearer: TypeAlias = Callable[[bytes], None]
 #: Told what happens to the connection, by name.
 Told: TypeAlias = Callable[..., None]
 
@@ -52,9 +54,9 @@ class Gone(Exception):  # an answer
 class Message(msgspec.Struct, array_like=True):
     """What goes from one worker to another."""
 
-    #: Name of what is asked; empty: an answer.
+    #: Name of what is asked or told; empty: an answer.
     kind: str
-    #: The asker's number of the question.
+    #: The asker's number of the question; 0: nothing is asked, all are told.
     token: int
     #: Who wants to know, or has answered.
     sender: str
@@ -93,6 +95,7 @@ class Fleet:
         self._told = told
         self._redis: Redis = _client(url, patience, ca_file)
         self._answerers: dict[str, Answerer] = {}
+        self._hearers: dict[str, Hearer] = {}
         self._questions: dict[int, _Question] = {}
         self._tokens = 0
         self._away = False
@@ -108,6 +111,10 @@ class Fleet:
     def answers(self, kind: str, answerer: Answerer) -> None:
         """This worker answers questions of a kind."""
         self._answerers[kind] = answerer
+
+    def hears(self, kind: str, hearer: Hearer) -> None:
+        """This worker hears what the others tell of a kind."""
+        self._hearers[kind] = hearer
 
     async def start(self) -> None:
         """Begins to listen; returns when others can ask, or when Redis does not answer in time."""
@@ -144,6 +151,12 @@ class Fleet:
             self._mark(away=True, error=error)
             raise Away from error
         return found
+
+    # -- what is told -------------------------------------------------------------------------------------------------
+
+    async def tell(self, kind: str, body: bytes) -> None:
+        """All others hear it that listen now. Raises Away."""
+        await self.run(("PUBLISH", self.key("all"), self._encode(Message(kind, 0, self.worker, body))))
 
     # -- what is asked ------------------------------------------------------------------------------------------------
 
@@ -239,12 +252,23 @@ class Fleet:
             message = self._decode(data)
         except msgspec.MsgspecError:
             return  # of another program that uses the same prefix
-        if message.kind:
+        if message.kind and not message.token:
+            self._hear_of(message)
+        elif message.kind:
             self.spawn(self._answer(message))
         elif message.key:
             self.spawn(self._fetch(message))
         else:
             self._answered(message.token, message.body)
+
+    def _hear_of(self, message: Message) -> None:
+        hearer = self._hearers.get(message.kind)
+        if hearer is None or message.sender == self.worker:
+            return
+        try:
+            hearer(message.body)
+        except Exception as error:  # noqa: BLE001  # of another version, perhaps: the next message may be good
+            self._told("fleet", kind=message.kind, error=repr(error))
 
     def _answered(self, token: int, body: bytes) -> None:
         question = self._questions.get(token)

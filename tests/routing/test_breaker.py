@@ -8,7 +8,7 @@ from trunkline.v1alpha import route_pb2
 from trunkline_server.errors import LLMBadRequestError, LLMRateLimitError, LLMServerError
 from trunkline_server.routing.breaker import CLOSED, HALF_OPEN, MOST_COOL_DOWN, OPEN, Breaker, BreakerPolicy
 from trunkline_server.routing.budget import MOST, RESERVE, RetryBudget
-from trunkline_server.routing.health import Health, Healths
+from trunkline_server.routing.health import Health, Healths, TargetKey
 from trunkline_server.routing.latency import MEMORY, Latency
 
 POLICY = BreakerPolicy(consecutive_failures=3, failure_ratio=0.5, min_attempts=10, window=30.0, cool_down=5.0)
@@ -125,6 +125,56 @@ def test_the_word_of_the_provider_wins() -> None:
     assert health.breaker.until == 100 + 3600
 
 
+def test_failures_elsewhere_are_believed_for_one_cool_down() -> None:
+    breaker = Breaker(POLICY)
+    breaker.heard(100, MOST_COOL_DOWN, said=False)
+    assert (breaker.state, breaker.until) == (OPEN, 105)
+
+    breaker.heard(104, MOST_COOL_DOWN, said=False)
+    assert breaker.until == 105, "its own probe comes next"
+
+    assert breaker.began(105)
+    breaker.failed(105, 105, probe=True)
+    assert breaker.until == 110
+
+
+def test_failures_elsewhere_mean_nothing_where_the_target_was_seen_to_be_well_again() -> None:
+    breaker = Breaker(POLICY)
+    breaker.heard(100, 5, said=False)
+    breaker.succeeded(106, 105, probe=breaker.began(105))
+    breaker.heard(107, 5, said=False)
+    assert breaker.state == CLOSED
+
+    breaker.heard(137, 5, said=False)
+    assert breaker.state == OPEN
+
+
+def test_the_word_of_the_provider_heard_elsewhere_shortens_nothing() -> None:
+    breaker = broken(100)
+    breaker.heard(101, 2, said=True)
+    assert breaker.until == 105
+    assert breaker.began(105)
+    breaker.heard(105.5, 10**9, said=True)
+    assert (breaker.state_at(106), breaker.until) == (OPEN, 105.5 + 3600)
+
+    breaker.succeeded(106, 105, probe=True)
+    assert breaker.state == CLOSED
+
+
+def test_only_what_went_on_here_is_told() -> None:
+    breaker, told = Breaker(POLICY), list[tuple[float, bool]]()
+    breaker.told = lambda seconds, said: told.append((seconds, said))
+    breaker.heard(100, 5, said=False)
+    breaker.heard(100, 50, said=True)
+    assert not told
+
+    breaker.cool(100, 60)
+    breaker.succeeded(101, 100.5)
+    for _ in range(3):
+        breaker.failed(102, 102)
+    assert told == [(60, True), (5, False)]
+
+
 def test_what_the_request_is_blamed_for_does_not_count() -> None:
     health = Health(POLICY)
     for _ in range(50):
@@ -149,12 +199,12 @@ def test_a_policy_is_told_in_part() -> None:
 def test_targets_are_remembered_across_tables_and_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trunkline_server.routing.health._REMEMBERED", 10)
     healths = Healths()
-    busy = healths.of("p", "m", "", POLICY)
+    busy = healths.of(TargetKey("p", "m", "", ""), POLICY)
     busy.in_flight = 1
     for number in range(100):
-        healths.of("p", f"model {number}", "", POLICY)
+        healths.of(TargetKey("p", f"model {number}", "", ""), POLICY)
     assert len(healths._known) <= 10
-    assert healths.of("p", "m", "", POLICY) is busy
+    assert healths.of(TargetKey("p", "m", "", ""), POLICY) is busy
 
 
 # -- budget -----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -44,13 +45,17 @@ _TIMES = frozenset({"window", "cool_down"})
 class Breaker:
     """Counts how attempts at one target went, and says whether it is to be left alone."""
 
-    __slots__ = ("_closed_at", "_in_a_row", "_level", "_opened_at", "_probes", "_window", "policy", "state", "until")
+    __slots__ = (
+        "_closed_at", "_in_a_row", "_level", "_opened_at", "_probes", "_window", "policy", "state", "told", "until"
+    )  # fmt: skip
 
     def __init__(self, policy: BreakerPolicy) -> None:
         self.policy = policy
         self.state: State.ValueType = CLOSED
         #: While open: when it may be tried again.
         self.until = 0.0
+        #: Told when what went on here has the target left alone: seconds, and whether its provider said so.
+        self.told: Callable[[float, bool], None] | None = None
         self._opened_at = 0.0
         self._closed_at = float("-inf")
         self._level = 0
@@ -108,7 +113,25 @@ class Breaker:
     def cool(self, now: float, seconds: float) -> None:
         """The provider says when to come back."""
         if seconds > 0:
-            self.state, self._opened_at, self.until = OPEN, now, now + min(seconds, MOST_RETRY_AFTER)
+            self._leave_alone(now, min(seconds, MOST_RETRY_AFTER))
+            if self.told is not None:
+                self.told(self.until - now, True)
+
+    def heard(self, now: float, seconds: float, *, said: bool) -> None:
+        """Another worker leaves the target alone for so long; `said`: because its provider says so.
+
+        It never shortens what is known here. Failures there are believed for one cool-down, and only as long as nothing
+        better is known: not if the target was seen to be well again here within the window.
+        """
+        if said:
+            until = now + min(seconds, MOST_RETRY_AFTER)
+            if self.state == CLOSED:
+                self._leave_alone(now, until - now)
+            elif until > self.until:
+                self.state, self.until = OPEN, until
+        elif self.state == CLOSED and now - self._closed_at > self.policy.window:
+            self._level = 0
+            self._leave_alone(now, min(seconds, self.policy.cool_down))
 
     def counts(self, now: float) -> tuple[int, int]:
         """Attempts within the window, and how many of them failed."""
@@ -128,7 +151,12 @@ class Breaker:
         cool_down = min(self.policy.cool_down * 2**self._level, MOST_COOL_DOWN)
         if cool_down < MOST_COOL_DOWN:
             self._level += 1
-        self.state, self._opened_at, self.until = OPEN, now, now + cool_down
+        self._leave_alone(now, cool_down)
+        if self.told is not None:
+            self.told(cool_down, False)
+
+    def _leave_alone(self, now: float, seconds: float) -> None:
+        self.state, self._opened_at, self.until = OPEN, now, now + seconds
 
 
 class _Window:

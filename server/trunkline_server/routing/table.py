@@ -22,6 +22,7 @@ from trunkline_server.admission import Admission, Gate
 from trunkline_server.errors import InvalidRequest, ModelNotFound, Violation
 from trunkline_server.routing.breaker import BreakerPolicy
 from trunkline_server.routing.durations import seconds_of
+from trunkline_server.routing.health import TargetKey
 from trunkline_server.routing.strategy import STRATEGIES
 
 if TYPE_CHECKING:
@@ -342,7 +343,7 @@ class Table:
             provider.dialect_for(model),
             provider.upstreams[credential],
             self._gates(name),
-            self.healths.of(name, model, credential, breaker),
+            self.healths.of(TargetKey(name, model, provider.upstreams[credential].address, credential), breaker),
             defaults,
             told.weight if told.HasField("weight") else 1,
             told.priority,
