@@ -28,6 +28,7 @@ class Served:
     http: aiohttp.ClientSession
     memory: Memory
     ended: Ended
+    page: Page
 
     async def get(self, path: str, key: str = "", **headers: str) -> tuple[int, str]:
         """Status and text; redirects are not followed."""
@@ -46,6 +47,6 @@ async def serving(
     address = (await page.start("127.0.0.1", 0)).rstrip("/")
     try:
         async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as http:
-            yield Served(address, http, memory, ended)
+            yield Served(address, http, memory, ended, page)
     finally:
         await page.aclose()

@@ -42,8 +42,8 @@ async def chromium() -> AsyncIterator[Browser]:
 class Looking:
     """A page with a day of records, and a browser on it."""
 
-    def __init__(self, address: str, view: View, ended: Ended) -> None:
-        self.address, self.view, self.ended = address, view, ended
+    def __init__(self, address: str, view: View, ended: Ended, page: Page) -> None:
+        self.address, self.view, self.ended, self.page = address, view, ended, page
 
     def rows(self) -> Locator:
         return self.view.locator("#rows tr")
@@ -73,7 +73,7 @@ async def looking(
         view.on("pageerror", lambda error: wrong.append(str(error)))
         view.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
         await view.goto(address)
-        yield Looking(address, view, ended)
+        yield Looking(address, view, ended, page)
     finally:
         await context.close()
         await page.aclose()
@@ -130,6 +130,16 @@ async def test_live_puts_calls_on_top_as_they_end(chromium: Browser, tmp_path: P
         await live.click()
         await expect(live).to_have_attribute("aria-pressed", "false")
         await until(lambda: not at.ended.followed)
+
+
+async def test_live_leads_to_the_key_when_the_old_one_is_taken_away(chromium: Browser, tmp_path: Path) -> None:
+    async with looking(chromium, tmp_path, callers=Callers({"team-a": KEY_A}), count=3) as at:
+        await at.view.get_by_label("Key", exact=True).fill(KEY_A)
+        await at.view.keyboard.press("Enter")
+        await at.view.get_by_role("button", name="Live").click()
+        await expect(at.view.get_by_role("status")).to_have_text("Following.")
+        at.page.become(Callers({"team-a": KEY_A[::-1]}))
+        await expect(at.view.get_by_label("Key", exact=True)).to_be_visible()
 
 
 async def test_live_follows_the_filter(chromium: Browser, tmp_path: Path) -> None:

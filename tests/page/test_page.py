@@ -21,6 +21,7 @@ from tests.traces.memory import Memory, trace
 from trunkline.v1 import message_pb2
 from trunkline.v1.completion_pb2 import USAGE_SOURCE_ESTIMATED, USAGE_SOURCE_PARTIAL, USAGE_SOURCE_REPORTED
 from trunkline.v1alpha import trace_pb2
+from trunkline_server.access import Callers
 
 
 def ids(text: str) -> list[int]:
@@ -472,6 +473,47 @@ async def test_calls_are_told_as_they_end_with_the_filter_and_to_those_who_may_s
     assert event.startswith("event: call\ndata: <tr")
     assert ids(event) == [2]
     assert "<script>alert" not in event
+
+
+async def test_following_ends_with_who_is_let_in_no_more_and_with_the_session() -> None:
+    async with serving(callers=Callers({"team-a": KEY_A, "ops": KEY_OPS}, operators=["ops"])) as served:
+        stays, leaves = [header(await signed_in(served, KEY_A)) for _ in range(2)]
+        key = {"Authorization": f"Bearer {KEY_A}"}
+
+        async def tail(headers: dict[str, str]) -> aiohttp.ClientResponse:
+            answer = await served.http.get(f"{served.address}/tail", headers=headers)
+            assert await read_event(answer.content) == ": following\n\n"
+            return answer
+
+        first, second, third = await tail(stays), await tail(leaves), await tail(key)
+        await served.http.post(f"{served.address}/sign-out", headers=leaves, allow_redirects=False)
+        left = await whole(second)
+        served.ended.tell(trace(1, caller="team-a"))
+        told = [ids(await read_event(answer.content)) for answer in (first, third)]
+        # The same ones, read again, end nothing.
+        served.page.become(Callers({"team-a": KEY_A, "ops": KEY_OPS}, operators=["ops"]))
+        served.ended.tell(trace(2, caller="team-a"))
+        told += [ids(await read_event(answer.content)) for answer in (first, third)]
+        served.page.become(Callers({"ops": KEY_OPS}, operators=["ops"]))
+        served.ended.tell(trace(3, caller="team-a"))
+        ended = [await whole(answer) for answer in (first, third)]
+        again = await served.get("/tail", Accept="text/event-stream", **stays)
+        await until(lambda: not served.ended.followed)
+
+    assert left.startswith("event: ended\n")
+    assert told == [[1], [1], [2], [2]]
+    assert all(text.startswith("event: ended\n") and not ids(text) for text in ended)
+    assert again[0] == 401
+
+
+def header(cookie: SimpleCookie) -> dict[str, str]:
+    return {"Cookie": cookie.output(attrs=[], header="").strip()}
+
+
+async def whole(answer: aiohttp.ClientResponse) -> str:
+    """What still comes, to its end."""
+    async with asyncio.timeout(10):
+        return (await answer.content.read()).decode()
 
 
 async def test_without_a_feed_following_is_refused_for_now(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -197,6 +197,8 @@ async def test_who_may_look_is_what_the_file_says_now(
             assert answer.status == 303
             cookie = {"Cookie": answer.headers["Set-Cookie"].partition(";")[0]}
         assert await status(**cookie) == 200
+        tail = await http.get(f"{address}tail", headers=cookie)
+        assert await tail.content.readuntil(b"\n\n") == b": following\n\n"
         file = tmp_path / "trunkline.yaml"
         file.write_text(file.read_text().replace("OLD_KEY", "NEW_KEY"))
         server.signal(signal.SIGHUP)
@@ -205,6 +207,8 @@ async def test_who_may_look_is_what_the_file_says_now(
             while await status(Authorization=f"Bearer {KEY[::-1]}") != 200:
                 await asyncio.sleep(0.02)
 
+        async with asyncio.timeout(PATIENCE):
+            assert (await tail.content.read()).startswith(b"event: ended\n")
         assert await status(Authorization=f"Bearer {KEY}") == 303
         assert await status(**cookie) == 303
         # A process that takes its place knows it, too.

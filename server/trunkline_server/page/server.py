@@ -62,7 +62,7 @@ class Page:
         )
 
     def become(self, callers: Callers) -> None:
-        """Lets in whom `callers` knows. Where those are others, all enter their keys again."""
+        """Lets in whom `callers` knows. Where those are others, all enter their keys again, and what follows ends."""
         if self._callers.become(callers):
             self._sessions.end_all()
 

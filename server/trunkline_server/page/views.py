@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -133,7 +134,7 @@ class Views:
         )  # fmt: skip
 
     async def tail(self, request: web.Request) -> web.StreamResponse:
-        """Rows of the list as calls end, by server-sent events."""
+        """Rows of the list as calls end, by server-sent events, until the viewer is no longer known."""
         asked, viewer = forms.parse(request.query, self._clock()), request[VIEWER]
         if asked.mistakes:
             raise web.HTTPBadRequest(text="The filter is not one.\n")
@@ -141,25 +142,34 @@ class Views:
         asked.filter.ClearField("end_time")
         which = scoped(asked.filter, viewer.only)
         row = self._templates.get_template("row.html")
-        async with self._feed.follow(lambda trace: which is not None and matches(which, trace), full=False) as follower:
-            response = web.StreamResponse(
-                headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-            )
-            await response.prepare(request)
-            await response.write(b": following\n\n")
-            dropped = 0
-            while True:
-                trace = await follower.next(KEEP_ALIVE)
-                told = b": alive\n\n"
-                if trace is not None:
-                    told = _event("call", row.render(trace=trace, viewer=viewer))
-                if follower.dropped > dropped:
-                    dropped = follower.dropped
-                    told += _event("dropped", str(dropped))
-                try:
-                    await response.write(told)
-                except ConnectionError:
-                    return response
+        response = web.StreamResponse(
+            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        )
+        with suppress(ConnectionError):
+            try:
+                async with (
+                    self._sessions.answering(request),
+                    self._feed.follow(
+                        lambda trace: which is not None and matches(which, trace), full=False
+                    ) as follower,
+                ):
+                    await response.prepare(request)
+                    await response.write(b": following\n\n")
+                    dropped = 0
+                    while True:
+                        trace = await follower.next(KEEP_ALIVE)
+                        told = b": alive\n\n"
+                        if trace is not None:
+                            told = _event("call", row.render(trace=trace, viewer=viewer))
+                        if follower.dropped > dropped:
+                            dropped = follower.dropped
+                            told += _event("dropped", str(dropped))
+                        await response.write(told)
+            except TimeoutError:
+                if not response.prepared:
+                    raise web.HTTPUnauthorized(text="Who may look has changed: come in again.\n") from None
+                await response.write(_event("ended", "who may look has changed"))
+        return response
 
     async def ask_for_key(self, request: web.Request) -> web.StreamResponse:
         if VIEWER in request:

@@ -59,6 +59,8 @@ function follow() {
     say(`Following: ${arrived} new call${arrived === 1 ? "" : "s"}.`);
   });
   events.addEventListener("dropped", (event) => say(`Following; ${event.data} came too fast to show.`));
+  // Who was signed in enters a key again.
+  events.addEventListener("ended", () => location.reload());
   events.addEventListener("error", () => {
     if (events?.readyState !== EventSource.CLOSED) return;
     say("Calls cannot be followed now; trying again.");
