@@ -18,7 +18,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -133,7 +133,8 @@ class Service:
         """As a crash: nothing that it holds in memory is kept."""
         processes = self._all()
         for process in processes:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # it had ended already, and its parent was the first to be killed
+                process.kill()
         psutil.wait_procs(processes, _ENDS)
         self.stop()
 
