@@ -130,6 +130,7 @@ def test_prometheus_reads_every_query_of_the_dashboard(tmp_path: Path) -> None:
     assert f"{len(rules)} rules found" in promtool("check", "rules", "--lint=none", str(path))
 
 
+@pytest.mark.timeout(600)  # a first build of what Go depends on
 def test_grafana_reads_the_dashboard() -> None:
     if shutil.which("go") is None:
         pytest.skip("go not found")
