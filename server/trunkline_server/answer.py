@@ -21,8 +21,10 @@ def complete(call: Call, answer: completion_pb2.Completion, ready: Prepared, att
     answer.provider_request_id = attempt.request_id
     answer.attempts = len(call.attempts)
     answer.timing.CopyFrom(timing(call))
-    answer.warnings.extend(ready.notes.warnings())
-    answer.rate_limits.extend(attempt.rate_limits)
+    if warnings := ready.notes.warnings():
+        answer.warnings.extend(warnings)
+    if attempt.rate_limits:
+        answer.rate_limits.extend(attempt.rate_limits)
 
 
 def finished(call: Call, answer: Reading, include_completion: bool) -> StreamEvent:

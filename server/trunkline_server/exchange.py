@@ -63,7 +63,9 @@ async def exchange(call: Call, attempt: Attempt, candidate: Candidate, request: 
     """The whole answer. Raises LLMError, also for an answer that is no success."""
     upstream, limit = candidate.upstream, candidate.limits.total_unary
     headers = _sends(call, attempt, upstream, request)
-    timer = asyncio.timeout(limit)
+    remaining = call.remaining()
+    # The call's own deadline has a timer already.
+    timer = asyncio.timeout(limit if remaining is None or limit < remaining else None)
     try:
         with call.waiting:
             async with timer:

@@ -300,7 +300,8 @@ class Assembly:
                 choice.stop_sequence = source.stop_sequence
             choice.message.role = message_pb2.ROLE_ASSISTANT
             choice.message.parts.extend(part.build() for part in source.parts)
-            choice.logprobs.extend(source.logprobs)
+            if source.logprobs:
+                choice.logprobs.extend(source.logprobs)
         usage = self.summed()
         if usage is not None:
             answer.usage.CopyFrom(usage)

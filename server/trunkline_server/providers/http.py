@@ -28,7 +28,7 @@ from trunkline_server.errors import (
 )
 from trunkline_server.providers.auth import Authorizer
 from trunkline_server.providers.base import UpstreamRequest
-from trunkline_server.providers.http_transport import AiohttpTransport
+from trunkline_server.providers.http_transport import HEAD, HEADERS, AiohttpTransport, head
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 #: More of an error is not read.
@@ -73,7 +73,7 @@ class StreamReply:
     def __init__(self, upstream: Upstream, response: httpx.Response) -> None:
         self.status = response.status_code
         #: Names in lower case.
-        self.headers: Mapping[str, str] = dict(response.headers.items())
+        self.headers = _headers_of(response)
         self._upstream = upstream
         body: Any = response.stream  # asynchronous, as its transport is
         self._body = body
@@ -132,7 +132,8 @@ class Upstream:
         self._url = url
         #: What a request's path is appended to.
         self.address = f"{url.scheme}://{self._where}{url.path.rstrip('/')}"
-        self._urls: dict[str, httpx.URL] = {}
+        #: By method and path: where it goes, and what the transport is told.
+        self._known: dict[tuple[str, str], tuple[httpx.URL, dict[str, Any]]] = {}
         self._own = {name.lower(): _own_value(name, value) for name, value in headers.items()}
         self._headers = httpx.Headers(
             {
@@ -243,7 +244,7 @@ class Upstream:
         stream: Any = response.stream  # asynchronous, as its transport is
         try:
             answer = await self.read(stream, response.status_code)
-            return Reply(response.status_code, dict(response.headers.items()), answer)
+            return Reply(response.status_code, _headers_of(response), answer)
         finally:
             await stream.aclose()
 
@@ -257,17 +258,23 @@ class Upstream:
             raise self.failure(exc) from exc
 
     def _request(self, request: UpstreamRequest, extra_headers: Sequence[tuple[str, str]]) -> httpx.Request:
-        url = self._urls.get(request.path)
-        if url is None:
-            if len(self._urls) > 1000:
-                self._urls.clear()
-            url = self._urls[request.path] = _join(self._url, request.path)
+        known = self._known.get((request.method, request.path))
+        if known is None:
+            if len(self._known) > 1000:
+                self._known.clear()
+            url = _join(self._url, request.path)
+            start = head(request.method, url, self._headers)
+            known = self._known[request.method, request.path] = url, {**self._extensions, HEAD: start}
+        url, extensions = known
         headers = self._headers
         if request.headers or extra_headers:
             headers = self._with((*request.headers, *extra_headers))
+            extensions = self._extensions
+        elif self._authorizer is not None:
+            extensions = self._extensions
         # With `stream`, httpx adds no headers of its own: a tenth of the cost of `content`. The transport adds them.
         return httpx.Request(
-            request.method, url, headers=headers, stream=httpx.ByteStream(request.body), extensions=self._extensions
+            request.method, url, headers=headers, stream=httpx.ByteStream(request.body), extensions=extensions
         )
 
     def _with(self, extra_headers: Sequence[tuple[str, str]]) -> httpx.Headers:
@@ -290,6 +297,11 @@ class Upstream:
 
     def _out_of_time(self) -> LLMTimeoutError:
         return LLMTimeoutError(f"{self._where} has not finished its answer within {self._timeouts.total:g} s")
+
+
+def _headers_of(response: httpx.Response) -> Mapping[str, str]:
+    found: Mapping[str, str] | None = response.extensions.get(HEADERS)
+    return dict(response.headers.items()) if found is None else found
 
 
 def proxy_from_environment(url: httpx.URL) -> str | None:

@@ -40,6 +40,12 @@ _BOUNDS: dict[str, Any] = {
     "max_headers": MAX_HEADERS,
 }
 _NO_TIMER = TimerNoop()
+
+#: Extension of a response: its headers by names in lower case, those of one name joined. httpx's own class for them
+#: costs as much as encoding a request.
+HEADERS = "headers"
+#: Extension of a request: what `head` makes of it, if that is known.
+HEAD = "head"
 _WITHOUT_BODY = ("GET", "HEAD", "OPTIONS", "TRACE")
 
 #: First match.
@@ -161,7 +167,9 @@ async def _exchange(connection: Connection, request: httpx.Request, body: bytes,
         protocol.set_response_params(
             timer=_NO_TIMER, skip_payload=request.method == "HEAD", read_until_eof=True, read_timeout=read, **_BOUNDS
         )
-        transport.write(_head(request, len(body)) + body)
+        start = request.extensions.get(HEAD) or head(request.method, request.url, request.headers)
+        length = b"content-length: %d\r\n\r\n" % len(body) if body or request.method not in _WITHOUT_BODY else b"\r\n"
+        transport.write(start + length + body)
         protocol.start_timeout()
         message, content = await protocol.read()
         while 100 <= message.code < 200 and message.code != 101:
@@ -174,29 +182,33 @@ async def _exchange(connection: Connection, request: httpx.Request, body: bytes,
     return _response(message.code, message.raw_headers, _Body(content, connection.release))
 
 
-def _head(request: httpx.Request, length: int) -> bytes:
+def head(method: str, url: httpx.URL, headers: httpx.Headers) -> bytes:
     """Request line and headers. Raises httpx.LocalProtocolError for a header with an end of line in it."""
-    url = request.url
-    lines = [b"%s %s HTTP/1.1" % (request.method.encode("ascii"), url.raw_path), b"host: " + url.netloc]
-    lines.extend([name + b": " + value for name, value in request.headers.raw])
-    if length or request.method not in _WITHOUT_BODY:
-        lines.append(b"content-length: %d" % length)
-    head = b"\r\n".join([*lines, b"", b""])
-    if head.count(b"\n") != len(lines) + 1 or head.count(b"\r") != len(lines) + 1:
-        raise httpx.LocalProtocolError("a header holds an end of line", request=request)
-    return head
+    lines = [b"%s %s HTTP/1.1" % (method.encode("ascii"), url.raw_path), b"host: " + url.netloc]
+    lines.extend([name + b": " + value for name, value in headers.raw])
+    made = b"\r\n".join([*lines, b""])
+    if made.count(b"\n") != len(lines) or made.count(b"\r") != len(lines):
+        raise httpx.LocalProtocolError("a header holds an end of line")
+    return made
 
 
 def _response(status: int, headers: Any, body: _Body) -> httpx.Response:
     """Without its request: a stream would hold the whole prompt in memory as long as it lasts."""
+    found: dict[str, str] = {}
     for name, value in headers:
-        if name.lower() == b"content-encoding":
-            if value.lower() not in _CODINGS:
-                body.release()
-                raise httpx.DecodingError("unknown content-encoding")
-            headers = [item for item in headers if item[0].lower() not in (b"content-encoding", b"content-length")]
-            break
-    return httpx.Response(status, headers=headers, stream=body)
+        key = name.decode("latin-1").lower()
+        try:
+            text = value.decode()
+        except UnicodeDecodeError:
+            text = value.decode("latin-1")
+        found[key] = f"{found[key]}, {text}" if key in found else text
+    coding = found.pop("content-encoding", None)
+    if coding is not None:
+        if coding.lower() not in _CODINGS:
+            body.release()
+            raise httpx.DecodingError("unknown content-encoding")
+        found.pop("content-length", None)
+    return httpx.Response(status, stream=body, extensions={HEADERS: found})
 
 
 class _Body(httpx.AsyncByteStream):
@@ -328,7 +340,7 @@ class _UnixConnector(_Connector, aiohttp.UnixConnector):
 
 
 #: What aiohttp decodes, some with a library that may be missing: then the answer is one that cannot be read.
-_CODINGS = (b"gzip", b"deflate", b"br", b"zstd", b"identity")
+_CODINGS = ("gzip", "deflate", "br", "zstd", "identity")
 
 
 def _is_readable(transport: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -111,6 +111,7 @@ class Metrics:
         self._callers = Bounded(most_values)
         self._series: dict[Key, Series] = {}
         self._children: dict[tuple[object, ...], Any] = {}
+        self._adders: dict[tuple[object, ...], Callable[[float], None]] = {}
 
     def know(self, *, models: Iterable[str] = (), callers: Iterable[str] = ()) -> None:
         """Names of the configuration: they are labels from the beginning."""
@@ -127,19 +128,29 @@ class Metrics:
             found = self._children[key] = metric.labels(*labels)
         return found
 
+    def adder(self, metric: Any, *labels: str) -> Callable[[float], None]:
+        """Adds to a counter or a gauge, remembered as `child` is. It is the value's own: prometheus-client's `inc` asks
+        three times whether the metric has labels before it adds.
+        """
+        key = (metric, *labels)
+        found: Callable[[float], None] | None = self._adders.get(key)
+        if found is None:
+            found = self._adders[key] = metric.labels(*labels)._value.inc
+        return found
+
     def began(self, method: str) -> None:
-        self.child(self.in_flight, method).inc()
+        self.adder(self.in_flight, method)(1)
 
     def ended(self, call: Call, code: str, reason: str, request_bytes: int, seconds: float) -> None:
         """`seconds`: arrival to end."""
-        self.child(self.in_flight, call.method).dec()
+        self.adder(self.in_flight, call.method)(-1)
         series = self._series_of(call, code)
-        series.outcome(code, reason).inc()
+        series.outcome(code, reason)(1)
         series.seconds.observe(seconds)
         series.overhead.observe(max(0.0, seconds - call.waiting.seconds))
-        series.bytes_in.inc(request_bytes)
+        series.add_bytes_in(request_bytes)
         if call.sent_bytes:
-            series.bytes_out.inc(call.sent_bytes)
+            series.add_bytes_out(call.sent_bytes)
         if code == "CANCELLED":
             token = "before" if call.first_token_at is None else "after"
             self.child(self.cancelled, call.method, token, *series.whose).inc()
@@ -162,7 +173,7 @@ class Metrics:
         last = len(call.attempts) - 1
         for at, attempt in enumerate(call.attempts):
             model = series.whose[1] if at == last else self._models.label(attempt.model)
-            self.child(self.attempts, _CAUSES[attempt.cause], attempt.reason, attempt.provider, model).inc()
+            self.adder(self.attempts, _CAUSES[attempt.cause], attempt.reason, attempt.provider, model)(1)
             self.child(self.attempt_seconds, attempt.provider, model).observe(attempt.seconds)
             if attempt.cause == Cause.FALLBACK and at:
                 before = call.attempts[at - 1]
@@ -172,17 +183,17 @@ class Metrics:
 
     def _usage(self, usage: completion_pb2.Usage, series: Series) -> None:
         source = _SOURCES.get(usage.source, "reported")
-        child, whose = self.child, series.whose
-        child(self.tokens, "input", source, *whose).inc(usage.input_tokens)
-        child(self.tokens, "output", source, *whose).inc(usage.output_tokens)
+        adder, whose = self.adder, series.whose
+        adder(self.tokens, "input", source, *whose)(usage.input_tokens)
+        adder(self.tokens, "output", source, *whose)(usage.output_tokens)
         if usage.cost_nano_usd:
-            child(self.cost, source, *whose).inc(usage.cost_nano_usd / 1e9)
+            adder(self.cost, source, *whose)(usage.cost_nano_usd / 1e9)
         if usage.cache_read_input_tokens:
-            child(self.cached_tokens, "read", *whose).inc(usage.cache_read_input_tokens)
+            adder(self.cached_tokens, "read", *whose)(usage.cache_read_input_tokens)
         if usage.cache_write_input_tokens:
-            child(self.cached_tokens, "write", *whose).inc(usage.cache_write_input_tokens)
+            adder(self.cached_tokens, "write", *whose)(usage.cache_write_input_tokens)
         if usage.reasoning_tokens:
-            child(self.reasoning_tokens, *whose).inc(usage.reasoning_tokens)
+            adder(self.reasoning_tokens, *whose)(usage.reasoning_tokens)
 
     def _series_of(self, call: Call, code: str) -> Series:
         key = (call.method, call.provider, call.model, call.caller)
@@ -222,23 +233,24 @@ class Bounded:
 class Series:
     """What every call of one method, provider, model and caller counts in."""
 
-    __slots__ = ("_method", "_metrics", "_outcomes", "bytes_in", "bytes_out", "overhead", "seconds", "whose")
+    __slots__ = ("_method", "_metrics", "_outcomes", "add_bytes_in", "add_bytes_out", "overhead", "seconds", "whose")
 
     def __init__(self, metrics: Metrics, key: Key) -> None:
         method, *whose = key
         self._metrics = metrics
         self._method = method
-        self._outcomes: dict[tuple[str, str], Any] = {}
+        self._outcomes: dict[tuple[str, str], Callable[[float], None]] = {}
         #: Labels: provider, model, caller.
         self.whose = tuple(whose)
         self.seconds = metrics.seconds.labels(*key)
         self.overhead = metrics.overhead.labels(*key)
-        self.bytes_in = metrics.bytes.labels("in", *key)
-        self.bytes_out = metrics.bytes.labels("out", *key)
+        self.add_bytes_in = metrics.adder(metrics.bytes, "in", *key)
+        self.add_bytes_out = metrics.adder(metrics.bytes, "out", *key)
 
-    def outcome(self, code: str, reason: str) -> Any:
+    def outcome(self, code: str, reason: str) -> Callable[[float], None]:
+        """Counts calls that ended so."""
         found = self._outcomes.get((code, reason))
         if found is None:
             labels = (self._method, code, reason, *self.whose)
-            found = self._outcomes[code, reason] = self._metrics.calls.labels(*labels)
+            found = self._outcomes[code, reason] = self._metrics.adder(self._metrics.calls, *labels)
         return found
