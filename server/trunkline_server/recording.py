@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from trunkline.v1 import completion_pb2
 from trunkline_server.config import ConfigError, Settings
 from trunkline_server.telemetry import Telemetry
-from trunkline_server.traces import open_backend
+from trunkline_server.traces import deleted, open_backend
 from trunkline_server.traces.base import Backend, BackendError, NoRecorder, Recorder
 from trunkline_server.traces.delivery import Delivery
 from trunkline_server.traces.following import Feed
@@ -132,6 +132,7 @@ def record(settings: Settings, environ: Mapping[str, str], slot: Slot | None, te
     readers = Readers(
         [(backend.name, reader) for backend in backends if (reader := backend.reader()) is not None],
         told=lambda name, why: telemetry.warning("trace backend does not answer", backend=name, error=why),
+        forbid=partial(deleted.tell, state_dir(settings, environ)),
     )
     if slot is None:
         return Recording(NoRecorder(), readers)

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,9 +20,11 @@ from tests.traces.samples import sample, trace_id
 
 from trunkline_server.redact import redact
 from trunkline_server.telemetry.logs import make_log
+from trunkline_server.traces import deleted as deleting
 from trunkline_server.traces import outbox as storing
 from trunkline_server.traces import sender as sending
 from trunkline_server.traces.base import BackendUnavailable, Record
+from trunkline_server.traces.deleted import Deleted, tell
 from trunkline_server.traces.outbox import Cursor, Outbox
 from trunkline_server.traces.sender import Sender
 
@@ -224,7 +227,17 @@ async def delivering(folder: Path, *stores: Any, outbox: Outbox | None = None, *
     cursors.mkdir(exist_ok=True)
     log = io.StringIO()
     senders = [
-        Sender(f"store{n}", f"store{n}://u:p@h", store, outbox, cursors, make_log(stream=log), redact, **how)
+        Sender(
+            f"store{n}",
+            f"store{n}://u:p@h",
+            store,
+            outbox,
+            cursors,
+            make_log(stream=log),
+            redact,
+            deleted=Deleted(folder / "spool/0/deleted"),
+            **how,
+        )
         for n, store in enumerate(stores)
     ]
     tasks = [asyncio.create_task(sender.run()) for sender in senders]
@@ -380,3 +393,99 @@ async def test_errors_of_a_backend_show_no_password(tmp_path: Path):
     async with delivering(tmp_path, store) as made:
         await until(lambda: made.lines)
     assert "hunter22" not in made.log.getvalue()
+
+
+# -- what was deleted -------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Readable(Store):
+    """One that can take records out again; `meanwhile` happens while it writes."""
+
+    meanwhile: Callable[[], None] = lambda: None
+    stubborn: int = 0
+
+    async def write(self, records: Sequence[Record]) -> None:
+        await super().write(records)
+        self.meanwhile()
+
+    async def delete(self, trace_id: str) -> bool:
+        if self.stubborn:
+            self.stubborn -= 1
+            raise BackendUnavailable("not now")
+        there = trace_id in self.took
+        self.took = [one for one in self.took if one != trace_id]
+        return there
+
+
+def spool(folder: Path) -> Path:
+    """A state directory with one server's folder."""
+    (folder / "spool/0").mkdir(parents=True)
+    return folder
+
+
+async def test_what_was_deleted_while_it_waited_is_delivered_to_nobody(tmp_path: Path):
+    away, sidecar = Store(down=BackendUnavailable("away")), Store(down=BackendUnavailable("away"))
+    state_dir = spool(tmp_path)
+    async with delivering(tmp_path, away, sidecar) as made:
+        made.fill(0, 6)
+        await until(lambda: all(not sender.status.up for sender in made.senders))
+        for number in (0, 3):
+            tell(state_dir, trace_id(number))
+    # Another process, after this one was killed.
+    away.down = sidecar.down = None
+    async with delivering(tmp_path, away, sidecar, outbox=opened(tmp_path)) as made:
+        made.fill(6, 1)
+        await until(lambda: all(sender.delivered == 7 for sender in made.senders))
+        assert [sender.measure().waiting for sender in made.senders] == [0, 0]
+    assert away.took == sidecar.took == ids([1, 2, 4, 5, 6])
+
+
+async def test_what_is_deleted_while_it_is_written_is_taken_out_again(tmp_path: Path):
+    state_dir = spool(tmp_path)
+    # Taking it out fails once: the batch comes again, without it.
+    store = Readable(meanwhile=lambda: tell(state_dir, trace_id(1)), stubborn=1)
+    async with delivering(tmp_path, store, reader=store) as made:
+        made.fill(0, 3)
+        await until(lambda: made.senders[0].delivered == 3)
+    assert store.took == ids([0, 2])
+
+
+async def test_one_that_does_not_take_out_holds_up_nothing(tmp_path: Path):
+    store = Readable(stubborn=sending.TRIES)
+    tell(spool(tmp_path), trace_id(1))
+    async with delivering(tmp_path, store, reader=store) as made:
+        made.fill(0, 3)
+        await until(lambda: made.senders[0].delivered == 3)
+    (told,) = [line for line in made.lines if line["level"] == "error"]
+    assert (told["event"], told["trace"]) == ("a deleted trace may be there again: delete it again", trace_id(1))
+
+
+def test_a_deletion_is_kept_as_long_as_anything_older_may_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    now = 100.0
+    monkeypatch.setattr(deleting, "time", SimpleNamespace(monotonic=lambda: now))
+    state_dir = spool(tmp_path)
+    tell(state_dir, trace_id(1))
+    made = Deleted(state_dir / "spool/0/deleted")
+    made.forget(5, 5)
+    # The end of its call may still come from the process that served it: as number 5.
+    now += deleting.LATE / 2
+    made.forget(6, 6)
+    assert made.among([trace_id(0), trace_id(1)]) == [trace_id(1)]
+    now += deleting.LATE
+    # Now all that was older has a number below 9.
+    made.forget(6, 9)
+    made.forget(8, 12)
+    assert made.among([trace_id(1)]) == [trace_id(1)]
+    made.forget(9, 12)
+    assert made.among([trace_id(1)]) == []
+    assert list((state_dir / "spool/0/deleted").iterdir()) == []
+
+
+def test_a_deletion_reaches_every_spool_and_a_later_process(tmp_path: Path):
+    state_dir = spool(tmp_path)
+    (state_dir / "spool/1").mkdir()
+    tell(state_dir, trace_id(1))
+    tell(state_dir, trace_id(1))
+    assert [Deleted(state_dir / f"spool/{n}/deleted").among([trace_id(1)]) for n in (0, 1)] == [[trace_id(1)]] * 2
+    assert Deleted(state_dir / "spool/2/deleted").among([trace_id(1)]) == []

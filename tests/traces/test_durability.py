@@ -22,8 +22,10 @@ from tests.gateway import create, script, stream
 from tests.process import ServerProcess, connected, server_process, write_config
 from tests.upstream import PATIENCE
 
+from trunkline.v1.completion_service_pb2_grpc import CompletionServiceStub
 from trunkline.v1alpha import trace_pb2
 from trunkline.v1alpha import trace_service_pb2 as pb
+from trunkline.v1alpha.trace_service_pb2_grpc import TraceServiceStub
 from trunkline_server.recording import FLUSH_MOST
 from trunkline_server.traces import open_backend
 from trunkline_server.traces.base import Position, Reader
@@ -234,6 +236,30 @@ async def test_what_no_backend_took_is_delivered_after_a_restart(tmp_path: Path)
             made += await calls(stub, 1)
         for url in ("sqlite:", f"sqlite:{blocked}/traces.db"):
             assert (await stored(tmp_path, 21, url)).keys() == set(made)
+
+
+async def test_what_was_deleted_while_it_waited_does_not_come_after_kill_9(tmp_path: Path):
+    blocked = tmp_path / "late"
+    blocked.write_text("not a folder yet")
+    late = f"sqlite:{blocked}/traces.db"
+    config: dict[str, Any] = {"state_dir": str(tmp_path), "traces": {"backends": ["sqlite:", late]}}
+    async with server_process(tmp_path, **config) as server:
+        async with grpc.aio.insecure_channel(await server.address()) as channel:
+            made = await calls(CompletionServiceStub(channel), 3)
+            await stored(tmp_path, 3)
+            await server.line("trace backend is down")
+            # It is in one backend, and waits for the other.
+            deleted = await TraceServiceStub(channel).DeleteTrace(pb.DeleteTraceRequest(name=f"traces/{made[1]}"))
+        assert list(deleted.backends) == ["sqlite"]
+        for process in (psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)):
+            process.kill()
+        await server.ended()
+    blocked.unlink()
+    async with server_process(tmp_path, **config) as server:
+        async with connected(await server.address()) as stub:
+            made += await calls(stub, 1)
+        for url in ("sqlite:", late):
+            assert (await stored(tmp_path, 3, url)).keys() == set(made) - {made[1]}
 
 
 async def test_what_was_recorded_is_delivered_before_the_server_ends(tmp_path: Path):

@@ -13,6 +13,7 @@ from typing import Any
 from trunkline_server.redact import Redactor
 from trunkline_server.traces.assemble import Assembler, bare
 from trunkline_server.traces.base import Backend
+from trunkline_server.traces.deleted import Deleted
 from trunkline_server.traces.journals import Ended, Journals
 from trunkline_server.traces.outbox import Outbox
 from trunkline_server.traces.plan import Plan
@@ -50,6 +51,7 @@ class Pipeline:
         self._outbox = Outbox(slot.outbox, plan.spool_bytes)
         self._outbox.open()
         self._journals = Journals(slot.journal, done=self._outbox.marks)
+        self._deleted = Deleted(slot.deleted)
         self._senders = [
             Sender(
                 backend.name,
@@ -59,6 +61,8 @@ class Pipeline:
                 slot.cursors,
                 log,
                 redactor,
+                deleted=self._deleted,
+                reader=backend.reader(),
                 keep=plan.keep,
                 keep_bytes=plan.keep_bytes,
             )
@@ -122,6 +126,8 @@ class Pipeline:
             if not ended and time.monotonic() - self._housekeeping_at > HOUSEKEEPING:
                 self._housekeeping_at = time.monotonic()
                 ended = self._journals.interrupted()
+                if not ended:
+                    self._deleted.forget(min(self._outbox.first, self._delivered), self._outbox.next)
                 self._keep_house()
             if ended:
                 self._made = [self._assembled(one) for one in ended]

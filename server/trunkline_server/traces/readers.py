@@ -43,11 +43,18 @@ class Readers:
     """
 
     def __init__(
-        self, readers: Sequence[tuple[str, Reader]], *, told: Callable[[str, str], None] = lambda name, why: None
+        self,
+        readers: Sequence[tuple[str, Reader]],
+        *,
+        told: Callable[[str, str], None] = lambda name, why: None,
+        forbid: Callable[[str], None] = lambda trace_id: None,
     ) -> None:
-        """`readers` by the name of their backend. `told` hears of each one that does not answer, and why."""
+        """`readers` by the name of their backend. `told` hears of each one that does not answer, and why. `forbid` has
+        what still waits for backends left out, by its id; raises OSError.
+        """
         self._sources = [_Source(name, reader) for name, reader in readers]
         self._told = told
+        self._forbid = forbid
 
     def __bool__(self) -> bool:
         """Can any backend read?"""
@@ -111,10 +118,17 @@ class Readers:
         return await self._first(lambda reader: reader.totals(seen, span_us=span_us))
 
     async def delete(self, trace_id: str) -> Sequence[str]:
-        """Deletes the record everywhere. Returns the names of the backends that held it.
+        """Deletes the record everywhere, also where it would have come later. Returns the names of the backends that
+        held it.
 
         Raises StoreUnavailable if one of them does not answer: the others have deleted it, and another call finishes.
         """
+        try:
+            # First, so that what is delivered meanwhile is either seen here or taken out there.
+            await asyncio.to_thread(self._forbid, trace_id)
+        except OSError as error:
+            why = error.strerror or "it cannot be written"
+            raise StoreUnavailable(f"the deletion cannot be noted in the state directory ({why}); try again") from None
         deleted: list[str] = []
         down: list[str] = []
         for source in self._sources:

@@ -11,7 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from trunkline_server.traces.base import BackendError, BackendUnavailable, Record, Sink
+from trunkline_server.traces.base import BackendError, BackendUnavailable, Reader, Record, Sink
+from trunkline_server.traces.deleted import Deleted
 from trunkline_server.traces.outbox import Cursor, Outbox, Stored
 from trunkline_server.traces.status import BackendStatus
 
@@ -40,10 +41,12 @@ class Sender:
         log: Any,
         redact: Callable[[str], str],
         *,
+        deleted: Deleted,
+        reader: Reader | None = None,
         keep: float | None = None,
         keep_bytes: int | None = None,
     ) -> None:
-        """`keep`: seconds that the backend keeps traces."""
+        """`reader`: of the same backend, which can take a record out again. `keep`: seconds that it keeps traces."""
         self.status = BackendStatus(name)
         self._sink = sink
         self._outbox = outbox
@@ -53,6 +56,8 @@ class Sender:
         self._cursor = Cursor(min(self._read_cursor(), outbox.next))
         self._log = log
         self._redact = redact
+        self._deleted = deleted
+        self._reader = reader
         self._keep = keep
         self._keep_bytes = keep_bytes
         self._pruned_at = time.monotonic() - PRUNING + 10.0
@@ -64,6 +69,8 @@ class Sender:
         #: One trace at a time: the backend has refused all of a batch.
         self._alone = False
         self._tried, self._tries = "", 0
+        #: How often taking records out again has failed, one time after the other.
+        self._untaken = 0
 
     @property
     def cursor_file(self) -> Path:
@@ -117,6 +124,8 @@ class Sender:
         with suppress(Exception):
             async with asyncio.timeout(2.0):
                 await self._sink.aclose()
+                if self._reader is not None:
+                    await self._reader.aclose()
 
     async def _step(self) -> None:
         """One batch, when there is one."""
@@ -129,7 +138,13 @@ class Sender:
             if not await self._take():
                 return
         count = 1 if self._alone else len(self._batch)
-        await self._write([Record(stored.id, stored.payload) for stored in self._batch[:count]])
+        ids = [stored.id for stored in self._batch[:count]]
+        left_out = frozenset(self._deleted.among(ids))
+        if len(left_out) < count:
+            batch = [stored for stored in self._batch[:count] if stored.id not in left_out]
+            await self._write([Record(stored.id, stored.payload) for stored in batch])
+        # Also what was deleted while it was written, or written before and not noted: we died.
+        await self._take_out(self._deleted.among(ids))
         self._alone, self._batch = False, self._batch[count:]
         self._write_cursor()
         if not self.status.up:
@@ -170,6 +185,25 @@ class Sender:
                 "trace refused", backend=self.status.name, trace=trace_id, error=self._redact(f"{error!r}")[:1000]
             )
         self.status.delivered += len(records) - len(refused)
+
+    async def _take_out(self, ids: Sequence[str]) -> None:
+        """Deletes them where they were written all the same. Raises what the backend raises, but not for ever."""
+        if self._reader is None:
+            return
+        for trace_id in ids:
+            try:
+                async with asyncio.timeout(WRITING):
+                    await self._reader.delete(trace_id)
+            except Exception as error:
+                self._untaken += 1
+                if self._untaken < TRIES:
+                    raise
+                # It takes what is written: the next ones shall not wait for this.
+                self._log.error(
+                    "a deleted trace may be there again: delete it again",
+                    backend=self.status.name, trace=trace_id, error=self._redact(f"{error!r}")[:1000],
+                )  # fmt: skip
+            self._untaken = 0
 
     async def _parts(self, records: Sequence[Record]) -> dict[str, Exception]:
         """Writes all, in halves where that fails. Returns those that are refused alone."""

@@ -33,6 +33,10 @@ class Slot:
         return self.path / "cursors"
 
     @property
+    def deleted(self) -> Path:
+        return self.path / "deleted"
+
+    @property
     def status(self) -> Path:
         return self.path / "status.json"
 
@@ -77,14 +81,18 @@ def take(state_dir: Path) -> tuple[Slot, Lock]:
     raise OSError(f"{spool} is used by {MOST} servers")
 
 
+def slots(state_dir: Path) -> list[Slot]:
+    """All folders that there are."""
+    return [Slot(path) for path in sorted((state_dir / "spool").glob("*"))]
+
+
 def left(state_dir: Path) -> list[Slot]:
     """Folders that are not empty, and of no server that lives."""
     found = []
-    for path in sorted((state_dir / "spool").glob("*")):
-        slot = Slot(path)
+    for slot in slots(state_dir):
         if not any(slot.journal.glob("*.journal")) and not any(slot.outbox.glob("*.segment")):
             continue
-        held = lock(path / "server.lock")
+        held = lock(slot.path / "server.lock")
         if held is not None:
             held.release()
             found.append(slot)
