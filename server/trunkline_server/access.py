@@ -39,6 +39,10 @@ class Callers:
         """May see and delete everybody's records: the operators, and everybody while nobody is known by name."""
         return not self._known or name in self._operators
 
+    def standing(self, name: str) -> tuple[bytes, bool]:
+        """What a call in the caller's name rests on: another one, and what was allowed no longer is."""
+        return dict(self._digests).get(name, b""), self.is_operator(name)
+
     def identify(self, presented: str | bytes, context: Any) -> str:
         """The caller's name. Raises CallerUnauthenticated, which never says how close a key came."""
         if not self.keyed:

@@ -14,6 +14,7 @@ from tests.traces.memory import START, Ended, Memory, exported, names, next_trac
 
 from trunkline.v1alpha import trace_pb2
 from trunkline.v1alpha import trace_service_pb2 as pb
+from trunkline_server.access import Callers
 from trunkline_server.traces import following
 
 # -- tail -------------------------------------------------------------------------------------------------------------
@@ -32,6 +33,34 @@ async def test_a_tail_says_that_it_follows_and_that_it_is_alive() -> None:
     assert [message.HasField("trace") for message in messages] == [False] * 3
     assert (names([told.trace]), told.dropped) == ([1], 0)
     assert b"secret" not in told.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        Callers({"b": "another-key-of-b"}),
+        Callers({"a": "key-of-a"}),
+        Callers({"a": "key-of-a", "b": "key-of-b"}, operators=["a"]),
+    ],
+    ids=["another key", "no longer known", "no longer an operator"],
+)
+async def test_a_tail_ends_when_its_caller_may_no_longer_follow(later: Callers) -> None:
+    callers = Callers({"a": "key-of-a", "b": "key-of-b"}, operators=["b"])
+    async with reading({"sqlite": Memory()}, keep_alive=0.02, callers=callers) as server:
+        tail = server.traces.TailTraces(pb.TailTracesRequest(), metadata=[("x-api-key", "key-of-b")])
+        messages = aiter(tail)
+        await anext(messages)
+        # The same again changes nothing.
+        callers.become(Callers({"a": "key-of-a", "b": "key-of-b"}, operators=["b"]))
+        for _ in range(3):
+            await anext(messages)
+        callers.become(later)
+
+        with pytest.raises(grpc.aio.AioRpcError, match="no longer what it was") as ended:
+            while True:
+                await anext(messages)
+
+    assert ended.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_many_tails_read_the_feed_once() -> None:

@@ -13,7 +13,7 @@ from trunkline.v1alpha import trace_pb2
 from trunkline.v1alpha import trace_service_pb2 as pb
 from trunkline_server.access import Callers
 from trunkline_server.call import Call
-from trunkline_server.errors import CallerPermissionDenied, InvalidRequest, Violation
+from trunkline_server.errors import CallerPermissionDenied, CallerUnauthenticated, InvalidRequest, Violation
 from trunkline_server.rpc import trace_validation
 from trunkline_server.rpc.boundary import Boundary
 from trunkline_server.rpc.methods import Methods, accept, send
@@ -80,6 +80,7 @@ class TraceMethods:
         call.endless = True
         request.filter.ClearField("start_time")
         request.filter.ClearField("end_time")
+        standing = self._callers.standing(call.caller)
         which = scoped(request.filter, self._only(call))
         async with self._feed.follow(
             lambda trace: which is not None and matches(which, trace), full=request.view == pb.TRACE_VIEW_FULL
@@ -87,6 +88,10 @@ class TraceMethods:
             await send(pb.TailTracesResponse(), call, context)
             while True:
                 trace = await follower.next(self._keep_alive)
+                if self._callers.standing(call.caller) != standing:
+                    raise CallerUnauthenticated(
+                        "the key of this call is no longer what it was when it began: call again"
+                    )
                 await send(pb.TailTracesResponse(trace=trace, dropped=follower.dropped), call, context)
 
     async def delete(self, request: pb.DeleteTraceRequest, call: Call) -> pb.DeleteTraceResponse:
