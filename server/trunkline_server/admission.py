@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -73,6 +74,7 @@ class Gate:
             if self.running == self._most:
                 self._freed_at = time.monotonic()
             return
+        self._press()
         refusal = self._refusal(call)
         if refusal is not None:
             raise refusal
@@ -97,13 +99,52 @@ class Gate:
 
     def _hand_over(self) -> None:
         self._freed_at = time.monotonic()
+        if self._most is not None and self.running > self._most:
+            # There are fewer places than there were.
+            self.running -= 1
+        elif not self._wake():
+            self.running -= 1
+
+    def _press(self) -> None:
+        """A call finds no place."""
+
+    def _wake(self) -> bool:
+        """It is the turn of the first one that waits. False: nobody does."""
         while self._waiting:
             turn = next(iter(self._waiting))
             del self._waiting[turn]
             if not turn.done():
                 turn.set_result(None)
-                return
-        self.running -= 1
+                return True
+        return False
+
+
+class SharedGate(Gate):
+    """Places of which other workers have their share: this one has one at least, and begins with that."""
+
+    def __init__(self, name: str, whole: int, queue: int = 0, *, settings: str = "") -> None:
+        """`whole`: places of all together."""
+        super().__init__(name, 1, queue, settings=settings)
+        self.whole = whole
+        #: Places of this worker.
+        self.most = 1
+        #: Called when a call finds no place; None: nobody wants to know.
+        self.pressed: Callable[[], None] | None = None
+
+    @property
+    def held(self) -> int:
+        """Most calls that run here as long as it is not resized."""
+        return max(self.running, self.most)
+
+    def resize(self, most: int) -> None:
+        """It has so many places from now on. What runs beyond them runs on, and is followed by nobody."""
+        self.most = self._most = most
+        while self._waiting and self.running < most:
+            self.running += self._wake()
+
+    def _press(self) -> None:
+        if self.pressed is not None:
+            self.pressed()
 
 
 class _Place:
@@ -138,4 +179,4 @@ class Admission:
 
 _OPEN = Gate("a provider without a bound")
 
-__all__ = ["Admission", "Gate"]
+__all__ = ["Admission", "Gate", "SharedGate"]

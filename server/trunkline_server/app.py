@@ -38,6 +38,7 @@ from trunkline_server.rpc.pipeline import PipelineMethods
 from trunkline_server.rpc.runs import Runs
 from trunkline_server.rpc.server import Server, TlsFiles
 from trunkline_server.rpc.traces import TraceMethods
+from trunkline_server.shares import Shares
 from trunkline_server.store.address import Address, StoreError
 from trunkline_server.targets import key_of, provider_settings, targets_of
 from trunkline_server.telemetry import Metrics, Telemetry
@@ -63,6 +64,8 @@ class App:
     reloader: Reloader | None
     #: None: workers and replicas share nothing.
     fleet: Fleet | None = None
+    #: Of what providers may be asked at once; None: likewise.
+    shares: Shares | None = None
     #: Others share the port.
     shares_port: bool = False
     #: Goes because another one takes its place.
@@ -91,11 +94,14 @@ class App:
         await self.registry.start()
         if self.fleet is not None:
             await self.fleet.start()
+        if self.shares is not None:
+            await self.shares.start()
         await self.server.start()
-        # What is local is known to the worker alone that took the first call: request ids, resuming, cancelling by id.
+        # What is local is known to the worker alone that took the first call: request ids, resuming, cancelling by id;
+        # and it counts by itself what providers are asked at once.
         shared = "local" if self.fleet is None else "redis"
         self.telemetry.event(
-            "serving", listen=self.address, providers=sorted(self.engine.providers), completions=shared
+            "serving", listen=self.address, providers=sorted(self.engine.providers), completions=shared, limits=shared
         )
         serving()
         # Costs wait for it, calls do not.
@@ -111,6 +117,8 @@ class App:
         await self.server.drain(delay, drain.grace)
         await self.registry.aclose()
         await self.engine.aclose()
+        if self.shares is not None:
+            await self.shares.aclose()
         if self.fleet is not None:
             await self.fleet.aclose()
         await self.recording.aclose()
@@ -151,8 +159,10 @@ def build(
     boundary = Boundary(callers, limits, telemetry, running, redactor, recorder=recording.recorder)
     catalog = Catalog(engine)
     fleet = _fleet(settings, telemetry, redactor)
+    shares = None
     if fleet is not None:
         Hints(healths, fleet)
+        shares = Shares(targets.admission, fleet)
     runs = Runs(_keeper(settings, fleet), running, boundary.failure, settings.replay.grace, fleet)
     completions = CompletionMethods(
         engine,
@@ -183,7 +193,9 @@ def build(
         share_port=share_port,
         interceptors=observation.interceptors,
     )
-    return App(server, engine, telemetry, settings, observation, recording, registry, reloader, fleet, share_port)
+    return App(
+        server, engine, telemetry, settings, observation, recording, registry, reloader, fleet, shares, share_port
+    )
 
 
 def _registry(settings: Settings, environ: Mapping[str, str], engine: Engine, telemetry: Telemetry) -> Registry:

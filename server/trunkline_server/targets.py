@@ -13,7 +13,7 @@ from google.protobuf import json_format
 from trunkline.v1 import config_pb2
 from trunkline.v1alpha import route_pb2
 from trunkline_server import providers
-from trunkline_server.admission import Admission, Gate
+from trunkline_server.admission import Admission, Gate, SharedGate
 from trunkline_server.config import ConfigError, ProviderSettings, Settings
 from trunkline_server.config.models import BreakerSettings, ModelSettings, RetrySettings, RoutingSettings
 from trunkline_server.embedded import Endpoint
@@ -25,6 +25,9 @@ from trunkline_server.routing.table import ROUTES, Policy, Table, params_from
 from trunkline_server.rpc import validation
 
 LOCAL = "local"
+#: What sets the places at a provider.
+_OWN = " ({0}.max_in_flight, {0}.max_waiting)"
+_SHARED = " in this worker ({0}.max_in_flight, which all workers share; {0}.max_waiting)"
 
 
 @dataclass(slots=True)
@@ -122,6 +125,7 @@ def _providers(
 
 def _admission(settings: Settings, kept: Mapping[str, Gate]) -> Admission:
     limits = settings.limits
+    gate, bounds = (Gate, _OWN) if settings.redis is None else (SharedGate, _SHARED)
     return Admission(
         Gate(
             "the server",
@@ -131,11 +135,11 @@ def _admission(settings: Settings, kept: Mapping[str, Gate]) -> Admission:
         ),
         {
             name: kept.get(name)
-            or Gate(
+            or gate(
                 f"provider {name!r}",
                 provider.max_in_flight,
                 provider.max_waiting,
-                settings=f" (providers.{name}.max_in_flight, providers.{name}.max_waiting)",
+                settings=bounds.format(f"providers.{name}"),
             )
             for name, provider in (settings.providers or {}).items()
             if provider.max_in_flight is not None

@@ -130,7 +130,8 @@ class ProviderSettings(KeyReference):
     ca_file: Path | None = None
     #: Connections to it from one worker process; more calls wait for a free one.
     max_connections: Annotated[int, Field(ge=1, le=100_000)] = 2000
-    #: Requests to it at once from one worker process; more wait. Absent: no bound but `max_connections`.
+    #: Requests to it at once from one worker process or, with `redis`, from all that share it together; more wait.
+    #: Absent: no bound but `max_connections`.
     max_in_flight: Annotated[int, Field(ge=1)] | None = None
     #: As limits.max_waiting, of the calls that wait for this provider.
     max_waiting: Annotated[int, Field(ge=0)] = 1000
@@ -392,7 +393,7 @@ class Settings(BaseSettings):
     stream: StreamSettings = StreamSettings()
     #: What is kept of completions.
     replay: ReplaySettings = ReplaySettings()
-    #: What workers and replicas share. Absent: each worker knows of its own calls alone.
+    #: What workers and replicas share, as docs/reliability.md says. Absent: each worker knows of its own calls alone.
     redis: RedisSettings | None = None
     #: How the server goes down.
     drain: DrainSettings = DrainSettings()
