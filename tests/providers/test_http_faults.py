@@ -192,6 +192,32 @@ async def test_silence_counts_from_the_last_word(serve):
     await http.aclose()
 
 
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "chunked"])
+@pytest.mark.parametrize("pauses", [1, 2, 5])
+async def test_a_provider_that_is_held_up_by_its_reader_is_not_silent(serve, pauses, whole):
+    body = b"x" * 2_000_000
+
+    async def script(peer):
+        await peer.request()
+        await peer.send(answer(body) if whole else CHUNKED + chunk(body[:1000]) * 2000 + b"0\r\n\r\n")
+        await peer.gone()
+
+    url, _ = await serve(script)
+    http = upstream(url, timeouts=HttpTimeouts(connect=5, idle=0.1))
+    got = b""
+
+    async with http.stream(REQUEST) as reply:
+        async for part in reply.chunks():
+            got += part
+            if pauses:
+                pauses -= 1
+                # Longer than the provider may be silent: it waits for us.
+                await asyncio.sleep(0.3)
+
+    assert got == body
+    await http.aclose()
+
+
 async def test_a_connection_that_waits_for_its_next_request_is_not_silent(serve):
     url, server = await serve(always)
     http = upstream(url, timeouts=HttpTimeouts(connect=5, idle=0.1))

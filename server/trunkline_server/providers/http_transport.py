@@ -271,7 +271,8 @@ class _Protocol(ResponseHandler):
         self._end_timer()
 
     def _reschedule_timeout(self) -> None:
-        if not self._read_timeout:
+        # aiohttp asks for it also where what was left of a piece paused reading again: then the reader is waited for.
+        if not self._read_timeout or self._reading_paused:
             self._late = math.inf
             return
         self._late = late = self._loop.time() + self._read_timeout
